@@ -1,0 +1,1 @@
+"""Weights on disk: their names elsewhere, strict reading, whole writing, conversion."""

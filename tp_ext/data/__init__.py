@@ -1,0 +1,1 @@
+"""Documents to batches whose position is a number; nothing here needs torch."""

@@ -1,0 +1,66 @@
+"""What a user can get wrong, told in one line that says what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+
+class UserError(Exception):
+    """Something the user can put right; the message says where, what was found and what would be right."""
+
+
+class ConfigError(UserError):
+    """A model configuration that is misspelt, incomplete or contradicts itself."""
+
+
+class RecipeError(UserError):
+    """A recipe that is misspelt, incomplete or contradicts itself, its data or its machine."""
+
+
+class CorpusError(UserError):
+    """Raw text that cannot be read as what it claims to be."""
+
+
+class TokenizerError(UserError):
+    """A tokenizer file that is missing, damaged or not the one that is needed."""
+
+
+class DatasetError(UserError):
+    """A tokenized dataset that is missing, damaged or made for something else."""
+
+
+class CheckpointError(UserError):
+    """Weights or training state that are missing, damaged or do not fit."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` when a known name is near, else `" Known: a, b, c."`."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f" Did you mean '{near[0]}'?"
+    return f" Known: {', '.join(names)}."
+
+
+def raise_all(kind: type[UserError], problems: Sequence[str]) -> None:
+    """Raise one `kind` whose message lists every problem, a line each; do nothing when there is none."""
+    if problems:
+        raise kind("\n".join(problems))
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command line: a user's mistake is one message on stderr (from rank 0 only) and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,1 @@
+"""Layers: numbers in and out; they know no configuration, no registry and no process group."""

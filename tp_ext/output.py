@@ -1,0 +1,136 @@
+"""What is written is whole or absent, with a manifest that says where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tp_ext import __version__
+from tp_ext.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes `path`'s place when the block ends well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        sync(part)
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+        sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path, kind: type[UserError]) -> Iterator[Path]:
+    """A folder beside `path` to write to; it takes `path`'s place when the block ends well, and is removed otherwise.
+
+    Raises `kind` at once when `path` is taken by anything but an empty folder or an earlier output of this library,
+    which is kept until the new one is whole.
+    """
+    if path.exists() and not path.is_dir():
+        raise kind(f"{path}: is a file; name a folder to write to")
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+        raise kind(f"{path}: is not empty and was not written by tp_ext; name another folder, or remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    except OSError as error:
+        raise kind(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                sync(file)
+        part.chmod(0o777 & ~_umask())
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+            path.replace(old)
+            part.replace(path)
+            shutil.rmtree(old)
+        else:
+            part.replace(path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file, or the entries of a folder, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_manifest(folder: Path, kind: str, values: Mapping[str, Any]) -> None:
+    """Write `folder`'s manifest: what it is, `values`, the size and hash of each file, and what made it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    write_json(
+        folder / MANIFEST,
+        {
+            "kind": kind,
+            **values,
+            "files": {
+                str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+                for file in files
+            },
+            "made_by": {"tp_ext": __version__, "python": platform.python_version(), "command": sys.argv},
+        },
+    )
+
+
+def check_files(folder: Path, manifest: Mapping[str, Any], hashes: bool, kind: type[UserError]) -> None:
+    """Compare the files of `folder` with its manifest, by size and, with `hashes`, by content.
+
+    Raises `kind` with every file that is missing or differs in one message.
+    """
+    problems = []
+    for name, expected in manifest.get("files", {}).items():
+        file = folder / name
+        if not file.is_file():
+            problems.append(f"{name} is missing")
+        elif file.stat().st_size != expected["bytes"]:
+            problems.append(f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}")
+        elif hashes and sha256_of(file) != expected["sha256"]:
+            problems.append(f"{name} has changed since it was written (SHA-256 differs)")
+    if problems:
+        raise kind(f"{folder}: damaged: {'; '.join(problems)}")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

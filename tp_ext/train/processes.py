@@ -1,0 +1,84 @@
+"""The processes of a run: which one this is, and what they tell each other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import warnings
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all of the run."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one speaks and writes for all."""
+        return self.rank == 0
+
+    def total(self, *values: float) -> list[float]:
+        """The sum of each value over all processes, in double precision."""
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(sums)
+        return [float(value) for value in sums]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        return self.total(float(flag))[0] > 0
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The value of every process, in order of rank."""
+        values: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        distributed.barrier()
+
+
+def join() -> Processes:
+    """Join the processes the launcher started (deepspeed, torchrun, Slurm's variables), or be the only one."""
+    if "RANK" not in os.environ:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+                       "MASTER_PORT": str(port)}  # fmt: skip
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(local_rank)
+    else:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, beside)))
+    import deepspeed
+
+    # what DeepSpeed calls in torch is for it to put right, not for the user to read at every step
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed would compile its shared-memory collectives for inference here, half a minute that training never uses
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30), verbose=False)
+    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    return Processes(distributed.get_rank(), distributed.get_world_size(), local_rank, device)
+
+
+def leave() -> None:
+    """Close the connections to the other processes."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,153 @@
+"""Checkpoints of a run: whole or absent, hashed, rotated, and refused when they do not belong to the recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tp_ext.errors import CheckpointError, RecipeError
+from tp_ext.output import MANIFEST, check_files, sync, write_json, write_manifest
+from tp_ext.settings import build, read_json
+from tp_ext.train.engine import Engine
+from tp_ext.train.processes import Processes
+
+KIND = "tp_ext checkpoint 1"
+STATE, TAG = "state.json", "engine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What must be the same for a run to go on from a checkpoint."""
+
+    dataset_sha256: str
+    tokenizer_sha256: str
+    seq_length: int
+    seed: int
+    shuffle: bool
+    model: dict[str, Any]
+    dtype: str
+    zero: int
+    offload: str
+    processes_num: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How far a run is."""
+
+    step: int
+    """Optimizer steps made."""
+    position: int
+    """Instances used, over all epochs: where the data goes on."""
+    tokens: int
+    """Targets learned from."""
+    identity: Identity
+    recipe: dict[str, Any]
+
+
+def folder_of(output: Path, step: int) -> Path:
+    """Where the checkpoint of a step is kept."""
+    return output / "checkpoints" / f"step_{step:08}"
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    folders = (output / "checkpoints").glob("step_*")
+    return sorted(path for path in folders if re.fullmatch(r"step_\d{8}", path.name) and (path / MANIFEST).is_file())
+
+
+def save(output: Path, state: State, engine: Engine, processes: Processes, keep: int) -> Path:
+    """Write a checkpoint; it appears when it is whole. Older ones beyond `keep` are then removed."""
+    final = folder_of(output, state.step)
+    part = final.with_name(f".{final.name}.part")
+    if processes.is_first:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    processes.wait()
+    engine.save(str(part), TAG)
+    torch.save(_random_state(processes), part / f"random_{processes.rank}.pt")
+    processes.wait()
+    if processes.is_first:
+        write_json(part / STATE, dataclasses.asdict(state))
+        write_manifest(part, KIND, {"step": state.step})
+        for file in part.rglob("*"):
+            sync(file)
+        if final.exists():
+            shutil.rmtree(final)
+        part.replace(final)
+        sync(final.parent)
+        for old in checkpoints(output)[: -keep or None] if keep else []:
+            shutil.rmtree(old)
+    processes.wait()
+    return final
+
+
+def find(output: Path, resume: str) -> Path | None:
+    """The checkpoint `train.resume` means, or None to begin. Raises RecipeError, CheckpointError."""
+    found = checkpoints(output)
+    if resume == "auto":
+        return found[-1] if found else None
+    if resume == "never":
+        if found:
+            raise RecipeError(
+                f"recipe.train.resume: 'never', but {output} has checkpoints up to {found[-1].name}; "
+                "name another output_model_path, remove them, or set resume to 'auto'"
+            )
+        return None
+    path = Path(resume)
+    if not (path / MANIFEST).is_file():
+        raise CheckpointError(f"{path}: no whole checkpoint here; recipe.train.resume takes 'auto', 'never' or its folder")
+    return path
+
+
+def read_state(path: Path, expected: Identity) -> State:
+    """How far the checkpoint at `path` is. Raises CheckpointError when it is damaged or of another run."""
+    manifest = read_json(path / MANIFEST, CheckpointError)
+    if manifest.get("kind") != KIND:
+        raise CheckpointError(f"{path}: is not a checkpoint but '{manifest.get('kind')}'")
+    check_files(path, manifest, hashes=True, kind=CheckpointError)
+    problems: list[str] = []
+    state = build(State, read_json(path / STATE, CheckpointError), str(path / STATE), problems)
+    if state is None:
+        raise CheckpointError("\n".join(problems))
+    differences = [
+        f"{field.name} {_short(getattr(state.identity, field.name))} there, {_short(getattr(expected, field.name))} here"
+        for field in dataclasses.fields(Identity)
+        if getattr(state.identity, field.name) != getattr(expected, field.name)
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{path}: belongs to another run: {'; '.join(differences)}. "
+            "Set these back, or name another train.output_model_path"
+        )
+    return state
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {each}" for key, each in value.items()) + "}"
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def load(path: Path, engine: Engine, processes: Processes) -> None:
+    """Bring weights, optimizer and random numbers back to where they were. Its hashes must have been compared."""
+    engine.load(str(path), TAG)
+    file = path / f"random_{processes.rank}.pt"
+    state = torch.load(file, weights_only=True)
+    torch.set_rng_state(state["host"])
+    if processes.device.type == "cuda":
+        torch.cuda.set_rng_state(state["device"], processes.device)
+
+
+def _random_state(processes: Processes) -> dict[str, torch.Tensor]:
+    state = {"host": torch.get_rng_state()}
+    if processes.device.type == "cuda":
+        state["device"] = torch.cuda.get_rng_state(processes.device)
+    return state
