@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -51,6 +52,10 @@ def raise_all(kind: type[UserError], problems: Sequence[str]) -> None:
         raise kind("\n".join(problems))
 
 
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR}
+"""Faults of disk and rights, which the user can put right as well."""
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line: a user's mistake is one message on stderr (from rank 0 only) and exit code 2."""
     try:
@@ -59,8 +64,10 @@ def run_command(main: Callable[[], None]) -> None:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr, flush=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)

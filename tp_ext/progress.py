@@ -34,6 +34,7 @@ class Progress:
         self._shown = sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` is done."""
         now = time.monotonic()
         if not self._shown or now - self._drawn < 0.2:
             return

@@ -83,7 +83,7 @@ def _open_pickle(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype, Ca
             f"{file}: holds more than tensors, or is no checkpoint; such a file can run code and is not opened"
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{file}: damaged or cut short ({str(error).splitlines()[0][:100]})") from None
+        raise CheckpointError(f"{file}: damaged or cut short ({str(error)[:100] or type(error).__name__})") from None
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
         raise CheckpointError(f"{file}: expected tensors by name, found something else")
 
@@ -173,7 +173,7 @@ def write_safetensors(
                 name, tensor = next(tensors)
                 assert name == expected and tuple(tensor.shape) == tuple(shapes[name]), (name, expected)
                 flat = tensor.detach().to("cpu", dtype).contiguous().view(-1)
-                output.write(memoryview(flat.view(torch.uint8).numpy()))
+                output.write(flat.view(torch.uint8).numpy().data)
     if len(shards) > 1:
         total = sum(_bytes_of(shape, dtype) for shape in shapes.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}

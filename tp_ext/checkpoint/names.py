@@ -68,7 +68,8 @@ def rotary_pairs(heads: Callable[[ModelConfig], int]) -> Move:
 
     def to_theirs(tensors: Sequence[Tensor], config: ModelConfig) -> Tensor:
         split = tensors[0].unflatten(0, (heads(config), config.head_size // 2, 2))
-        return split.transpose(1, 2).flatten(0, 2).contiguous()
+        halves: Tensor = split.transpose(1, 2).flatten(0, 2).contiguous()
+        return halves
 
     return Move(to_ours, to_theirs)
 

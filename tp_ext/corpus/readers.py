@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tp_ext.errors import CorpusError
 
@@ -104,7 +104,7 @@ def _lines(part: Part) -> Iterator[tuple[int, bytes]]:
 
 
 def _open(path: Path) -> BinaryIO:
-    file = open(path, "rb")
+    file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
     magic = file.read(4)
     file.seek(0)
     if magic.startswith(GZIP_MAGIC):
@@ -118,10 +118,13 @@ class _ZstdFile(io.RawIOBase):
     """Reads a file of zstd frames; unlike the library's own stream reader it notices a frame that is cut short."""
 
     def __init__(self, file: BinaryIO) -> None:
-        import zstandard
-
+        try:
+            import zstandard
+        except ImportError:
+            raise CorpusError("reading .zst needs the extra: pip install 'tp_ext[zstd]'") from None
         self._file, self._new = file, zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
-        self._frame, self._error = None, zstandard.ZstdError
+        self._frame: Any = None
+        self._error = zstandard.ZstdError
         self._input, self._output = b"", b""
 
     def readable(self) -> bool:

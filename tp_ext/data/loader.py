@@ -39,7 +39,8 @@ class Order:
         for number in range(_ROUNDS):
             key = np.uint64((self.seed * 1_000_003 + number * 7_919) & 0xFFFFFFFFFFFFFFFF)
             left, right = right, left ^ (_hash(right + (epoch << np.uint64(40)) ^ key) & mask)
-        return (left << np.uint64(self._bits)) | right
+        mixed: Array = (left << np.uint64(self._bits)) | right
+        return mixed
 
 
 def _hash(value: Array) -> Array:
@@ -87,7 +88,8 @@ class Loader:
         """The instances of the global batch that begins at `position`."""
         positions = np.arange(position, position + self.global_batch_size, dtype=np.int64)
         if not self.shuffle:
-            return positions % len(self.instances)
+            in_turn: Array = positions % len(self.instances)
+            return in_turn
         return Order(len(self.instances), self.seed).at(positions)
 
     def global_batch(self, position: int) -> Iterator[MicroBatch]:

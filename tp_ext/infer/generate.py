@@ -54,7 +54,8 @@ class LanguageModel:
         keep = None if attention_mask is None else attention_mask.to(self.device).bool()
         if keep is not None and bool(keep.all()):
             keep = None
-        return self.model(ids.to(self.device), keep=keep).float()
+        logits: Tensor = self.model(ids.to(self.device), keep=keep)
+        return logits.float()
 
     def generate(
         self,
@@ -176,7 +177,9 @@ def _choose(logits: Tensor, temperature: float, top_p: float, top_k: int, genera
     return order.gather(1, place)[:, 0]
 
 
-def load(path: str | Path, dtype: str | None = None, device: str | None = None, config_path: Path | None = None) -> LanguageModel:
+def load(
+    path: str | Path, dtype: str | None = None, device: str | None = None, config_path: Path | None = None
+) -> LanguageModel:
     """The model in a folder of ours, a Hugging Face folder, or TencentPretrain's .bin, with its tokenizer.
 
     `dtype` (fp32, bf16, fp16) is by default that of the file; `device` by default the GPU where there is one. Raises

@@ -121,6 +121,6 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
 
 BLOOM = Family(
     name="bloom", sizes=SIZES, matches=matches, build=lambda config: Decoder(config, make_layers),
-    huggingface_class="BloomForCausalLM", huggingface_prefix="transformer.", from_huggingface=from_huggingface, to_huggingface=to_huggingface,
-    tables={"huggingface": HUGGINGFACE},
+    huggingface_class="BloomForCausalLM", huggingface_prefix="transformer.",
+    from_huggingface=from_huggingface, to_huggingface=to_huggingface, tables={"huggingface": HUGGINGFACE},
 )  # fmt: skip

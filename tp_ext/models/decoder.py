@@ -99,13 +99,20 @@ class Encoder(nn.Module):
         return output
 
 
+class LmTarget(nn.Module):
+    """Holds the output layer under the host's key."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.output_layer = OutputLayer(config.hidden_size, config.rows)
+
+
 class Target(nn.Module):
     """Holds the language-model head under the host's key `lm.output_layer`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.lm = nn.Module()
-        self.lm.output_layer = OutputLayer(config.hidden_size, config.rows)
+        self.lm = LmTarget(config)
 
     def forward(self, hidden: Tensor, targets: Tensor | None) -> Tensor:
         """Logits [B, T, V], or the mean loss of `targets` [B, T]."""

@@ -117,6 +117,6 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
 
 LLAMA = Family(
     name="llama", sizes=SIZES, matches=matches, build=lambda config: Decoder(config, make_layers),
-    huggingface_class="LlamaForCausalLM", huggingface_prefix="model.", from_huggingface=from_huggingface, to_huggingface=to_huggingface,
-    tables={"huggingface": HUGGINGFACE},
+    huggingface_class="LlamaForCausalLM", huggingface_prefix="model.",
+    from_huggingface=from_huggingface, to_huggingface=to_huggingface, tables={"huggingface": HUGGINGFACE},
 )  # fmt: skip

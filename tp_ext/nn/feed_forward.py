@@ -46,9 +46,15 @@ class GatedFeedForward(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """`hidden` [..., E] to [..., E]."""
         gate, inner = self.linear_gate(hidden), self.linear_1(hidden)
-        inner = _SiluGate.apply(gate, inner) if self.act is F.silu else self.act(gate) * inner
+        inner = silu_gate(gate, inner) if self.act is F.silu else self.act(gate) * inner
         output: Tensor = self.linear_2(inner)
         return output
+
+
+def silu_gate(gate: Tensor, inner: Tensor) -> Tensor:
+    """silu(gate) * inner, of equal shapes."""
+    output: Tensor = _SiluGate.apply(gate, inner)  # type: ignore[no-untyped-call]
+    return output
 
 
 class _SiluGate(torch.autograd.Function):

@@ -35,7 +35,9 @@ class Tokenizer:
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
         except (RuntimeError, ValueError):
-            raise TokenizerError(f"{path}: is not a sentencepiece model") from None
+            self._processor = None
+        if not self.proto or self._processor is None:  # empty bytes count as "no model yet" to sentencepiece
+            raise TokenizerError(f"{path}: is not a sentencepiece model")
         self.path = path
         self.sha256 = hashlib.sha256(self.proto).hexdigest()
         self.vocab_size: int = self._processor.vocab_size()

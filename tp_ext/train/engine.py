@@ -98,7 +98,7 @@ class Engine:
             norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), limit))
         self._engine.step()
         if boundary and not self._clips:
-            norm = float(self._engine.get_global_grad_norm() or float("nan"))
+            norm = float(self._engine.get_global_grad_norm())
         return norm
 
     @property

@@ -63,7 +63,7 @@ def open_inputs(recipe: Recipe) -> Inputs:
         name: _instances(path, recipe.data.seq_length, tokenizer) for name, path in recipe.evaluate.datasets.items()
     }
     pretrained = recipe.model.pretrained_model_path
-    given = _config_of(recipe)
+    given = config_of_recipe(recipe)
     source = None
     if pretrained is not None:
         config_path = recipe.model.config_path
@@ -100,7 +100,8 @@ def _instances(path: str, seq_length: int, tokenizer: Tokenizer) -> Instances:
     return Instances(store, seq_length)
 
 
-def _config_of(recipe: Recipe) -> ModelConfig | None:
+def config_of_recipe(recipe: Recipe) -> ModelConfig | None:
+    """The model a recipe describes itself; None when it takes the pretrained model's."""
     model = recipe.model
     if model.size is not None:
         return config_of(model.size)
@@ -197,7 +198,7 @@ class Run:
                 state, step=state.step + 1, position=state.position + train.global_batch_size,
                 tokens=state.tokens + targets, recipe=self._recipe.to_json(),
             )  # fmt: skip
-            window.add(loss, targets)
+            window.add(loss, targets, norm)
             if state.step % log.report_steps == 0 or state.step == total:
                 self._tell(state, window, rate, norm)
                 window = Window()
@@ -225,8 +226,7 @@ class Run:
         log = self._recipe.log
         self._report.start_wandb(log.wandb_project, log.wandb_name, self._output, self._recipe.to_json())
         self._parameters_num = _parameters_num(self._engine)
-        peak = matmul_peak(self._processes.device, DTYPES[self._recipe.train.dtype])
-        self._peak = self._processes.total(peak)[0]
+        self._peak = self._measure_peak()
         instances, train = self._inputs.instances, self._recipe.train
         say(
             f"model: {self._parameters_num:,} parameters, {self._inputs.config.rows:,} rows; data: {len(instances):,} "
@@ -234,6 +234,10 @@ class Run:
             f"instances on {self._processes.world_size} process{'es' * (self._processes.world_size > 1)} "
             f"({self._processes.device.type}, {train.dtype}, ZeRO {self._recipe.parallel.zero})"
         )
+
+    def _measure_peak(self) -> float:
+        """Floating-point operations a second of all processes."""
+        return self._processes.total(matmul_peak(self._processes.device, DTYPES[self._recipe.train.dtype]))[0]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
@@ -251,16 +255,23 @@ class Run:
         return float(loss_sum) / self._loader.accumulation_steps, norm, self._inputs.instances.targets_num(indices)
 
     def _tell(self, state: resume.State, window: Window, rate: float, norm: float) -> None:
-        """Report the steps of a window. Raises RecipeError when the loss is no number any more."""
+        """Report the steps of a window. Raises RecipeError when loss or gradients are no numbers any more.
+
+        Under fp16 gradients that overflow are no fault: the loss is scaled down and the step skipped.
+        """
         loss = self._processes.total(window.loss)[0] / self._processes.world_size / window.steps
-        if not math.isfinite(loss):
+        lost = not math.isfinite(loss) or (self._recipe.train.dtype != "fp16" and not math.isfinite(window.norms))
+        if self._processes.any(lost):
             raise RecipeError(
-                f"the loss is {loss} at step {state.step}; nothing was saved since the last checkpoint. Lower "
-                "train.learning_rate, lengthen train.warmup, or train in bf16 instead of fp16, and run again"
+                f"step {state.step}: the loss is {loss:.4g} and the gradients' norm {norm:.4g}, since the report before; "
+                "nothing was saved since the last checkpoint. Lower train.learning_rate, lengthen train.warmup, set "
+                "train.max_grad_norm, and run again"
             )
         seconds = window.seconds()
         tokens_per_second = window.targets / seconds
         flops = flops_per_token(self._parameters_num, self._inputs.config, self._inputs.instances.seq_length)
+        if self._processes.any(tokens_per_second * flops > self._peak):  # it was measured on a busy machine
+            self._peak = max(self._peak, self._measure_peak())
         memory = max(self._processes.gathered(memory_used(self._processes.device)))
         values = {
             "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": state.tokens,
@@ -308,13 +319,14 @@ class Window:
     """Steps between two reports; time that was not spent on steps can be left out."""
 
     def __init__(self) -> None:
-        self.loss, self.targets, self.steps = 0.0, 0, 0
+        self.loss, self.norms, self.targets, self.steps = 0.0, 0.0, 0, 0
         self._seconds, self._since = 0.0, time.perf_counter()
 
-    def add(self, loss: float, targets: int) -> None:
+    def add(self, loss: float, targets: int, norm: float) -> None:
         """Count one step."""
         now = time.perf_counter()
-        self.loss, self.targets, self.steps = self.loss + loss, self.targets + targets, self.steps + 1
+        self.loss, self.norms = self.loss + loss, self.norms + norm
+        self.targets, self.steps = self.targets + targets, self.steps + 1
         self._seconds, self._since = self._seconds + now - self._since, now
 
     def skip_time(self) -> None:

@@ -189,7 +189,7 @@ def _override(values: dict[str, Any], override: str, problems: list[str]) -> Non
 
 def _contradictions(recipe: Recipe) -> list[str]:
     """Everything in the recipe that cannot be, whatever the data and the machine."""
-    model, data, train, parallel, evaluate = recipe.model, recipe.data, recipe.train, recipe.parallel, recipe.evaluate
+    model, train, parallel, evaluate = recipe.model, recipe.train, recipe.parallel, recipe.evaluate
     problems = []
     given = [name for name in ("size", "config_path", "config") if getattr(model, name) is not None]
     if len(given) > 1:

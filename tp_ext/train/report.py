@@ -41,8 +41,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 def _matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
     size = 8192 if device.type == "cuda" else 1024
-    left = torch.randn(size, size, device=device, dtype=dtype)
-    right, output = torch.randn_like(left), torch.empty_like(left)
+    generator = torch.Generator(device).manual_seed(0)  # the run's own random numbers must not move
+    left, right = (torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2))
+    output = torch.empty_like(left)
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < 0.25:
         if device.type == "cuda":
@@ -102,7 +103,7 @@ class Report:
             id_file = folder / "wandb_id"
             if not id_file.is_file():
                 id_file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
-            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+            mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
             self._wandb = wandb.init(
                 project=project, name=name, dir=str(folder), id=id_file.read_text(encoding="utf-8"), resume="allow",
                 mode=mode, config=recipe, settings=wandb.Settings(init_timeout=60, silent=True),
@@ -132,6 +133,7 @@ class Report:
             f"step {step}/{self._total_steps}  loss {values['loss']:.4f}  lr {values['learning_rate']:.3g}  "
             f"grad norm {values['grad_norm']:.3g}  {short(values['tokens_per_second'])} tokens/s  "
             f"MFU {values['mfu']:.1%}  {values['memory_gib']:.2f} GiB  {left} left"
+            + (f"  ({values['skipped_steps']:.0f} steps skipped)" if values["skipped_steps"] else "")
         )
         self.write(step, values)
 

@@ -1,0 +1,38 @@
+# Everything runs inside .venv, which is made here; nothing else needs to be installed. PYTHON names the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(VENV)/.installed
+	bash scripts/demo.sh
+
+test: $(VENV)/.tested-with
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.tested-with
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.tested-with
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.tested-with
+	$(BIN)/python benchmarks/train_step.py
+
+clean:
+	rm -rf $(VENV) .cache outputs build *.egg-info
+
+$(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; assert (3, 10) <= sys.version_info < (3, 14), "tp_ext needs Python 3.10 to 3.13; name one with PYTHON=..."'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -r requirements.txt
+	$(BIN)/python -m pip install -q --no-deps -e .
+	touch $@
+
+$(VENV)/.tested-with: $(VENV)/.installed requirements-test.txt
+	$(BIN)/python -m pip install -q -r requirements-test.txt
+	touch $@

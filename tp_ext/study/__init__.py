@@ -1,0 +1,1 @@
+"""What a run learned and what it forgot."""
