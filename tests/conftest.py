@@ -34,8 +34,8 @@ BLOOM = {
 SUBJECTS = "县级以上人民政府 国务院有关部门 申请人 生产经营者 人民法院 行政机关 保险人 股东会 劳动者 用人单位".split()
 VERBS = "应当依法公开 可以委托 不得擅自变更 负责监督管理 有权查阅 应当及时报告".split()
 OBJECTS = "农作物种子 统计资料 合同的内容 安全生产条件 环境影响评价文件 财务会计报告 许可证 劳动合同".split()
-ENGLISH = ("the module returns a new list of values when an exception is raised by the function that opens file objects "
-           "and this method does not change any attribute of class instances unless its argument was given").split()  # fmt: skip
+ENGLISH = """the module returns a new list of values when an exception is raised by the function that opens file objects and
+this method does not change any attribute of class instances unless its argument was given""".split()
 
 
 def make_texts(count: int, seed: int) -> list[str]:
@@ -47,7 +47,7 @@ def make_texts(count: int, seed: int) -> list[str]:
             words = [draw.choice(ENGLISH) for _ in range(draw.randint(8, 40))]
             texts.append(" ".join(words).capitalize() + ".")
         else:
-            sentences = [draw.choice(SUBJECTS) + draw.choice(VERBS) + draw.choice(OBJECTS) for _ in range(draw.randint(1, 6))]
+            sentences = ["".join(map(draw.choice, (SUBJECTS, VERBS, OBJECTS))) for _ in range(draw.randint(1, 6))]
             texts.append(f"第{draw.randint(1, 99)}条 " + "，".join(sentences) + "。")
     return texts
 
@@ -125,10 +125,11 @@ def command(*words: object, processes: int = 0) -> subprocess.CompletedProcess[s
     """Run a script of the checkout, or with `processes` let the deepspeed launcher run it."""
     start = [sys.executable]
     if processes:
-        start = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(processes), "--master_port", "0"]
-        start[-1] = str(29500 + os.getpid() % 2000)
-    words = tuple(str(word) for word in words)
-    return subprocess.run([*start, *words], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+        port = 29500 + os.getpid() % 2000
+        launcher = Path(sys.executable).with_name("deepspeed")
+        start = [str(launcher), "--num_gpus", str(processes), "--master_port", str(port)]
+    line = [*start, *map(str, words)]
+    return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
 
 
 def pretrain(values: dict[str, Any], folder: Path, *overrides: str, processes: int = 0) -> subprocess.CompletedProcess[str]:

@@ -89,10 +89,14 @@ def write_split(texts: Iterable[str], folder: Path, name: str, heldout_bytes: in
     """
     ordered = sorted({piece for text in texts for piece in pieces(text)}, key=lambda text: sha256(text.encode()).digest())
     sizes = [0, 0]
-    with whole_file(folder / f"{name}.jsonl") as rest, whole_file(folder / f"{name}_heldout.jsonl") as held_out:
-        with open(rest, "w", encoding="utf-8") as rest_file, open(held_out, "w", encoding="utf-8") as held_file:
-            for text in ordered:
-                kept = sizes[1] >= heldout_bytes
-                (rest_file if kept else held_file).write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-                sizes[0 if kept else 1] += len(text.encode())
+    with (
+        whole_file(folder / f"{name}.jsonl") as rest,
+        whole_file(folder / f"{name}_heldout.jsonl") as held_out,
+        open(rest, "w", encoding="utf-8") as rest_file,
+        open(held_out, "w", encoding="utf-8") as held_file,
+    ):
+        for text in ordered:
+            kept = sizes[1] >= heldout_bytes
+            (rest_file if kept else held_file).write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            sizes[0 if kept else 1] += len(text.encode())
     return sizes[0], sizes[1]

@@ -33,11 +33,11 @@ class Tokenizer:
         except OSError as error:
             raise TokenizerError(f"{path}: cannot be read ({error.strerror})") from None
         try:
+            if not self.proto:  # which sentencepiece takes for "no model yet"
+                raise ValueError
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
         except (RuntimeError, ValueError):
-            self._processor = None
-        if not self.proto or self._processor is None:  # empty bytes count as "no model yet" to sentencepiece
-            raise TokenizerError(f"{path}: is not a sentencepiece model")
+            raise TokenizerError(f"{path}: is not a sentencepiece model") from None
         self.path = path
         self.sha256 = hashlib.sha256(self.proto).hexdigest()
         self.vocab_size: int = self._processor.vocab_size()
