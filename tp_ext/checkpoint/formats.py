@@ -66,14 +66,16 @@ def open_model(path: Path, families: Registry[Family], config_path: Path | None 
     if not path.exists():
         raise CheckpointError(f"{path}: no such model")
     beside = (path if path.is_dir() else path.parent) / CONFIG
-    if config_path is None and not beside.is_file():
-        raise CheckpointError(f"{path}: no {CONFIG} beside the weights; name the model's JSON with --config_path")
-    values = read_json(config_path or beside, ConfigError)
+    if config_path is None or (path.is_dir() and beside.is_file()):
+        config_path = beside
+    if not config_path.is_file():
+        raise CheckpointError(f"{path}: no {config_path} with the model's sizes; name its JSON with --config_path")
+    values = read_json(config_path, ConfigError)
     if path.is_dir() and "architectures" in values:
         return _open_huggingface(path, values, families)
     if path.is_dir() and (path / MANIFEST).is_file():
         check_files(path, read_json(path / MANIFEST, CheckpointError), hashes=False, kind=CheckpointError)
-    config = ModelConfig.from_json(values, str(config_path or beside))
+    config = ModelConfig.from_json(values, str(config_path))
     return _open_ours(path, config, families)
 
 

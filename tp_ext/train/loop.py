@@ -155,7 +155,7 @@ class Run:
         checkpoint = resume.find(self._output, train.resume)
         self._state = resume.State(step=0, position=0, tokens=0, identity=self._identity, recipe=recipe.to_json())
         if checkpoint:
-            self._state = resume.read_state(checkpoint, self._identity)
+            self._state = self._read_state(checkpoint)
             self._tell_changes(self._state)
         processes.wait()
         torch.manual_seed(train.seed + processes.rank)
@@ -170,6 +170,18 @@ class Run:
                           warmup_steps(train.warmup, inputs.total_steps))  # fmt: skip
         self._report = Report(self._output, processes.is_first, inputs.total_steps)
         self._stop = False
+
+    def _read_state(self, checkpoint: Path) -> resume.State:
+        """The state of a checkpoint, whose files the first process alone reads to compare hashes; all raise together."""
+        state, problem = self._state, None
+        try:
+            state = resume.read_state(checkpoint, self._identity, hashes=self._processes.is_first)
+        except CheckpointError as error:
+            problem = str(error)
+        problems = [told for told in self._processes.gathered(problem) if told]
+        if problems:
+            raise CheckpointError(problems[0])
+        return state
 
     def _tell_changes(self, state: resume.State) -> None:
         """Say from where the run goes on, and which settings differ from those it began with."""

@@ -107,12 +107,15 @@ def find(output: Path, resume: str) -> Path | None:
     return path
 
 
-def read_state(path: Path, expected: Identity) -> State:
-    """How far the checkpoint at `path` is. Raises CheckpointError when it is damaged or of another run."""
+def read_state(path: Path, expected: Identity, hashes: bool = True) -> State:
+    """How far the checkpoint at `path` is. Raises CheckpointError when it is damaged or of another run.
+
+    Without `hashes` files are compared by size only.
+    """
     manifest = read_json(path / MANIFEST, CheckpointError)
     if manifest.get("kind") != KIND:
         raise CheckpointError(f"{path}: is not a checkpoint but '{manifest.get('kind')}'")
-    check_files(path, manifest, hashes=True, kind=CheckpointError)
+    check_files(path, manifest, hashes=hashes, kind=CheckpointError)
     problems: list[str] = []
     state = build(State, read_json(path / STATE, CheckpointError), str(path / STATE), problems)
     if state is None:
