@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, environment
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"^\s*(?:\$ )?((?:python|deepspeed|make) [^\n]*(?:\\\n[^\n]*)*)", re.MULTILINE)
+COMMAND = re.compile(r"^\s*(?:\$ )?((?:python|deepspeed|make) (?:[^\n\\]|\\\n)*)", re.MULTILINE)
 
 
 def commands():

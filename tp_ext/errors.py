@@ -52,7 +52,8 @@ def raise_all(kind: type[UserError], problems: Sequence[str]) -> None:
         raise kind("\n".join(problems))
 
 
-_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR}
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR,
+                   errno.ENAMETOOLONG, errno.EEXIST, errno.ELOOP, errno.EIO, errno.EFBIG}  # fmt: skip
 """Faults of disk and rights, which the user can put right as well."""
 
 

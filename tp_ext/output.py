@@ -16,6 +16,7 @@ from typing import Any
 
 from tp_ext import __version__
 from tp_ext.errors import UserError
+from tp_ext.settings import read_json
 
 MANIFEST = "manifest.json"
 
@@ -47,16 +48,22 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, kind: type[UserError]) -> Iterator[Path]:
+def whole_folder(path: Path, what: str, kind: type[UserError]) -> Iterator[Path]:
     """A folder beside `path` to write to; it takes `path`'s place when the block ends well, and is removed otherwise.
 
-    Raises `kind` at once when `path` is taken by anything but an empty folder or an earlier output of this library,
-    which is kept until the new one is whole.
+    Raises `kind` at once when `path` is taken by anything but an empty folder or an earlier output whose manifest says
+    that it is a `what` and lists every file in it; that one is kept until the new one is whole.
     """
     if path.exists() and not path.is_dir():
         raise kind(f"{path}: is a file; name a folder to write to")
-    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
-        raise kind(f"{path}: is not empty and was not written by tp_ext; name another folder, or remove it")
+    if path.is_dir() and any(path.iterdir()):
+        manifest = read_json(path / MANIFEST, kind) if (path / MANIFEST).is_file() else {}
+        listed = manifest.get("files")
+        found = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir()} - {MANIFEST}
+        foreign = sorted(found - set(listed if isinstance(listed, dict) else []))
+        if manifest.get("kind") != what or foreign:
+            others = f", with {foreign[0]} in it" if foreign else ""
+            raise kind(f"{path}: is not a '{what}' written by tp_ext{others}; name another folder, or remove it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
@@ -118,7 +125,11 @@ def check_files(folder: Path, manifest: Mapping[str, Any], hashes: bool, kind: t
     Raises `kind` with every file that is missing or differs in one message.
     """
     problems = []
-    for name, expected in manifest.get("files", {}).items():
+    files = manifest.get("files")
+    entries = files.values() if isinstance(files, dict) else [None]
+    if not all(isinstance(each, dict) and {"bytes", "sha256"} <= set(each) for each in entries):
+        raise kind(f"{folder / MANIFEST}: damaged: has no list of files")
+    for name, expected in dict(files or {}).items():
         file = folder / name
         if not file.is_file():
             problems.append(f"{name} is missing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ def read_json(path: Path, kind: type[UserError] = ConfigError) -> dict[str, Any]
         raise kind(f"{path}: cannot be read ({error})") from None
     except json.JSONDecodeError as error:
         raise kind(f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise kind(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(value, dict):
         raise kind(f"{path}: expected a JSON object {{...}}, found {type(value).__name__}")
     return value
@@ -83,7 +86,10 @@ def _convert(hint: Any, value: Any, where: str, problems: list[str]) -> Any:
         return {key: _convert(item, each, f"{where}.{key}", problems) for key, each in value.items()}
     if hint is Any:
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:
+            problems.append(f"{where}: expected a finite number")
+            return value
         return float(value)
     plain = hint if origin is None else origin
     if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):

@@ -174,6 +174,18 @@ def test_a_conversion_that_reads_back_differently_is_not_kept(tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("value", "expected"), [(1e6, "too large for float16"), (float("nan"), "no finite numbers")])
+def test_a_value_the_type_cannot_hold_is_refused(tmp_path, value, expected):
+    model_folder(tmp_path / "model", LLAMA)
+    file = tmp_path / "model" / "tencentpretrain_model.bin"
+    tensors = torch.load(file, weights_only=True)
+    tensors["encoder.layer_norm.weight"][3] = value
+    torch.save(tensors, file)
+    with pytest.raises(CheckpointError, match=f"encoder.layer_norm.weight .*{expected}"):
+        convert(tmp_path / "model", tmp_path / "out", "native", families, dtype="fp16")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("output", [".", "model", "model/.."])
 def test_the_input_is_never_overwritten(tmp_path, output):
     model_folder(tmp_path / "model", LLAMA)

@@ -50,6 +50,10 @@ def test_windows_line_ends_and_a_byte_order_mark_are_no_text(tmp_path):
     assert texts(written(tmp_path, "a.txt", b"\xef\xbb\xbfone\r\ntwo\r\n")) == ["one", "two"]
 
 
+def test_an_ending_in_capitals_is_the_same(tmp_path):
+    assert texts(written(tmp_path, "A.JSONL", OBJECTS)) == TEXTS
+
+
 def test_an_empty_file_has_no_documents(tmp_path):
     assert texts(written(tmp_path, "a.txt", b"")) == []
 
@@ -70,6 +74,9 @@ def test_an_empty_file_has_no_documents(tmp_path):
         ("a.txt.zst", zstandard.compress(LINES * 100)[:-5], "damaged or cut short"),
         ("a.txt.zst", zstandard.compress(LINES) + zstandard.compress(LINES)[:-4], "damaged or cut short"),
         ("a.txt.gz", LINES, "does not begin as such a file does"),
+        ("a.ndjson", OBJECTS, "is neither .txt nor .jsonl"),
+        ("a.jsonl.1.gz", gzip.compress(OBJECTS), "is neither .txt nor .jsonl"),
+        ("a.jsonl", b"[" * 100_000, "not JSON"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, expected):

@@ -49,9 +49,12 @@ def test_a_corpus_without_text_is_refused(tokenizer, tmp_path):
 def test_a_foreign_folder_is_never_overwritten(corpus, tokenizer, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
-    with pytest.raises(DatasetError, match="was not written by tp_ext"):
-        preprocess([corpus], tokenizer, tmp_path / "out", 16)
-    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+    for manifest in (None, '{"name": "mine too"}', '{"kind": "tp_ext dataset 1", "files": {}}'):
+        if manifest:
+            (tmp_path / "out" / "manifest.json").write_text(manifest)
+        with pytest.raises(DatasetError, match="is not a 'tp_ext dataset 1' written by tp_ext, with thesis.txt in it"):
+            preprocess([corpus], tokenizer, tmp_path / "out", 16)
+        assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("seq_length", [1, 7, 32, 1000, 100000])

@@ -120,13 +120,33 @@ def refused(done, expected):
         ("model.config.layers_num=3", "layers_num: 2"),
         ("data.seq_length=16", "seq_length 32 there, 16 here"),
         ("parallel.zero=2", "zero 1 there, 2 here"),
+        ("train.resume={out}/checkpoints/step_00000004", "is at step 4, but"),
+        ("evaluate.datasets={{\"x\": \"{out}/model/x\"}}", "which the run would write over"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(first_run, override, expected):
     folder, values, _ = first_run
     before = (folder / "out" / "metrics.jsonl").read_bytes()
-    refused(pretrain(values, folder, override), expected)
+    refused(pretrain(values, folder, override.format(out=folder / "out")), expected)
     assert (folder / "out" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_dataset_that_changed_is_refused_before_training(recipe, dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "data")
+    content = bytearray((tmp_path / "data" / "tokens.bin").read_bytes())
+    content[100] ^= 1
+    (tmp_path / "data" / "tokens.bin").write_bytes(content)
+    done = pretrain(recipe(data__dataset_path=str(tmp_path / "data")), tmp_path)
+    refused(done, "tokens.bin has changed since it was written")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_weights_to_begin_with_are_another_run(first_run, tmp_path):
+    folder, values, _ = first_run
+    done = pretrain(values, tmp_path, f"train.output_model_path={tmp_path}/out", "train.total_steps=4",
+                    f"model.pretrained_model_path={folder}/out/model", "log.wandb_project=null")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    refused(pretrain(values, tmp_path, f"train.output_model_path={tmp_path}/out"), "pretrained ")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
@@ -161,6 +181,7 @@ def test_inputs_that_do_not_fit_together_are_refused_before_training(recipe, tmp
         ({"model__config": None, "model__pretrained_model_path": str(folder / "out" / "model"),
           "model__spm_model_path": str(other), "data__dataset_path": str(tmp_path / "other"),
           "evaluate__datasets": {}}, "is another tokenizer than"),
+        ({"train__output_model_path": str(corpus)}, "is a file; name a folder"),
         ({"data__seq_length": 512}, "512 is longer than the model's max_seq_length 256"),
         ({"model__config": {**LLAMA, "layers_num": 3}, "model__pretrained_model_path": str(folder / "out" / "model")},
          "is another model: "),
@@ -209,7 +230,7 @@ def test_a_broken_wandb_never_stops_training(recipe, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_stops_the_run(recipe, tmp_path):
     done = pretrain(recipe(train__learning_rate=1e30, train__max_grad_norm=0.0, evaluate__datasets={}), tmp_path)
-    refused(done, "step 2: the loss is 6.215 and the gradients' norm inf")
+    refused(done, "step 2: the loss or the gradients are no finite numbers any more")
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 

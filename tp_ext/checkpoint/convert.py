@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tp_ext.checkpoint.files import DTYPES
-from tp_ext.checkpoint.formats import FORMATS, Source, open_model, write_model
+from tp_ext.checkpoint.formats import FORMATS, KIND, Source, open_model, write_model
 from tp_ext.errors import CheckpointError, suggest
 from tp_ext.output import whole_folder
 from tp_ext.registry import Family, Registry
@@ -28,7 +28,7 @@ def convert(
         raise CheckpointError(f"{output}: is where the input is; name another folder")
     source = open_model(path, families, config_path)
     wanted = DTYPES[dtype] if dtype else source.dtype
-    with whole_folder(output, CheckpointError) as folder:
+    with whole_folder(output, KIND, CheckpointError) as folder:
         write_model(folder, source, to, wanted, {"source": {"path": str(path), "format": source.format}})
         _compare(source, open_model(folder, families), wanted)
     return open_model(output, families)
@@ -36,5 +36,9 @@ def convert(
 
 def _compare(source: Source, written: Source, dtype: torch.dtype) -> None:
     for (name, before), (same, after) in zip(source.read(), written.read(), strict=True):
+        if not bool(torch.isfinite(before).all()):
+            raise CheckpointError(f"{source.path}: {name} holds values that are no finite numbers")
+        if not bool(torch.isfinite(before.to(dtype)).all()):
+            raise CheckpointError(f"{source.path}: {name} has values too large for {str(dtype)[6:]}; take bf16 or fp32")
         if name != same or not torch.equal(before.to(dtype), after):
             raise CheckpointError(f"{name} reads back differently from what was written; nothing was kept")

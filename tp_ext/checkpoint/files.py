@@ -87,6 +87,10 @@ def _open_pickle(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype, Ca
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
         raise CheckpointError(f"{file}: expected tensors by name, found something else")
 
+    for name, tensor in values.items():
+        if tensor.dtype not in _SAFETENSORS_NAMES:
+            raise CheckpointError(f"{file}: {name} is {str(tensor.dtype)[6:]}; expected float32, bfloat16 or float16")
+
     def reader(tensor: Tensor) -> Callable[[], Tensor]:
         return lambda: tensor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -49,6 +50,20 @@ class Source:
     def folder(self) -> Path:
         """Where the files beside the weights are."""
         return self.path if self.path.is_dir() else self.path.parent
+
+    def fingerprint(self) -> str:
+        """By which the weights are known again: a hash of names, sizes, beginnings and ends of their files."""
+        folder = [] if self.path.is_file() else self.path.iterdir()
+        files = sorted(file for file in folder if file.suffix in (".safetensors", ".bin")) or [self.path]
+        digest = hashlib.sha256()
+        for file in files:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size} ".encode())
+            with open(file, "rb") as content:
+                digest.update(content.read(1 << 20))
+                content.seek(max(0, size - (1 << 20)))
+                digest.update(content.read())
+        return digest.hexdigest()
 
 
 def shapes_of(family: Family, config: ModelConfig) -> Shapes:
@@ -108,7 +123,8 @@ def _open_ours(path: Path, config: ModelConfig, families: Registry[Family]) -> S
 
 
 def _open_huggingface(path: Path, values: Mapping[str, Any], families: Registry[Family]) -> Source:
-    named = values["architectures"][0] if values["architectures"] else None
+    classes = values["architectures"]
+    named = classes[0] if isinstance(classes, list) and classes else classes
     family = next((family for family in families if family.huggingface_class == named), None)
     if family is None:
         known = ", ".join(family.huggingface_class for family in families)
@@ -116,7 +132,9 @@ def _open_huggingface(path: Path, values: Mapping[str, Any], families: Registry[
     try:
         config = family.from_huggingface(values)
     except (KeyError, StopIteration) as error:
-        raise ConfigError(f"{path / CONFIG}: {error} is missing") from None
+        raise ConfigError(f"{path / CONFIG}: {str(error) or 'a size'} is missing") from None
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        raise ConfigError(f"{path / CONFIG}: cannot be read as {named} ({error})") from None
     weights = open_indexed(path, "model", [".safetensors"]) or open_indexed(path, "pytorch_model", [".bin"])
     if weights is None:
         raise CheckpointError(f"{path}: neither model.safetensors nor pytorch_model.bin, whole or in shards")

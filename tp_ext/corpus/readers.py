@@ -33,6 +33,8 @@ def split(path: Path, size: int = PART_BYTES) -> list[Part]:
         raise CorpusError(f"{path}: no such file")
     if not path.is_file():
         raise CorpusError(f"{path}: is not a regular file")
+    if _kind(path) not in (".txt", ".jsonl", ".json"):
+        raise CorpusError(f"{path}: is neither .txt nor .jsonl (plain, .gz or .zst); rename it to what it is")
     try:
         with open(path, "rb") as file:
             magic = file.read(4)
@@ -40,7 +42,7 @@ def split(path: Path, size: int = PART_BYTES) -> list[Part]:
         raise CorpusError(f"{path}: cannot be read ({error.strerror})") from None
     if magic.startswith((GZIP_MAGIC, ZSTD_MAGIC)):
         return [Part(path, 0, None)]
-    if path.suffix in (".gz", ".zst"):
+    if path.suffix.lower() in (".gz", ".zst"):
         raise CorpusError(f"{path}: is named {path.suffix} but does not begin as such a file does")
     length = path.stat().st_size
     return [Part(path, start, min(start + size, length)) for start in range(0, length, size)]
@@ -52,7 +54,7 @@ def read(part: Part) -> Iterator[tuple[int, str]]:
     Raises CorpusError, with the file and the byte where the line begins, on what is not UTF-8 or not a JSON object with
     a string under `text`.
     """
-    is_json = any(suffix in (".jsonl", ".json") for suffix in part.path.suffixes[-2:])
+    is_json = _kind(part.path) != ".txt"
     for offset, line in _lines(part):
         if offset == 0 and line.startswith(b"\xef\xbb\xbf"):
             line = line[3:]
@@ -67,11 +69,19 @@ def read(part: Part) -> Iterator[tuple[int, str]]:
         yield len(line), _text_of(text, part.path, offset) if is_json and text.strip() else text
 
 
+def _kind(path: Path) -> str:
+    """The ending that says what a file is, in lower case, without that of its compression."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in (".gz", ".zst"):
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
 def _text_of(line: str, path: Path, offset: int) -> str:
     where = f"{path}: the line at byte {offset}"
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorpusError(f"{where}: not JSON ({error})") from None
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         raise CorpusError(f'{where}: expected an object with a string under "text", found {line[:60]}')

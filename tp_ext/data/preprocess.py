@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from tp_ext.corpus import readers
 from tp_ext.data.pack import instances_num
-from tp_ext.data.store import StoreWriter
+from tp_ext.data.store import KIND, StoreWriter
 from tp_ext.errors import DatasetError, UserError
 from tp_ext.output import sha256_of, whole_folder
 from tp_ext.tokens.tokenizer import Tokenizer
@@ -54,7 +55,7 @@ def preprocess(
     total_bytes = sum(path.stat().st_size for path in corpus_paths)
     counts = {"text_bytes": 0, "empty_documents": 0}
     done = 0
-    with whole_folder(dataset_path, DatasetError) as folder:
+    with whole_folder(dataset_path, KIND, DatasetError) as folder:
         writer = StoreWriter(folder, tokenizer.vocab_size)
         for encoded in _encode_all(parts, tokenizer, processes_num):
             writer.append(encoded.ids, encoded.lengths)
@@ -81,8 +82,14 @@ def _encode_all(parts: Sequence[readers.Part], tokenizer: Tokenizer, processes_n
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(processes_num, len(parts)), _start, (tokenizer.path,)) as pool:
-        waiting = []
+        waiting: list[AsyncResult[list[Encoded] | UserError]] = []
         for part in parts:
+            if part.stop is None:  # a compressed file, too large to wait whole in another process
+                for result in waiting:
+                    yield from _result(result.get())
+                waiting = []
+                yield from _encode(part, tokenizer)
+                continue
             waiting.append(pool.apply_async(_encode_part, (part,)))
             if len(waiting) > 2 * processes_num:
                 yield from _result(waiting.pop(0).get())

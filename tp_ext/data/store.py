@@ -37,11 +37,18 @@ class Store:
         if manifest.get("kind") != KIND:
             raise DatasetError(f"{path}: is not a dataset but '{manifest.get('kind')}'")
         check_files(path, manifest, hashes=False, kind=DatasetError)
+        missing = [name for name in ("vocab_size", "tokens", "text_bytes", "tokenizer_sha256") if name not in manifest]
+        if missing or not {TOKENS, DOCUMENTS} <= set(manifest["files"]):
+            raise DatasetError(f"{path / MANIFEST}: damaged: {', '.join(missing) or 'a file'} is missing from it")
         self.path = path
         self.manifest: Mapping[str, Any] = manifest
         dtype = id_type(manifest["vocab_size"])
         self.tokens: np.ndarray[Any, np.dtype[Any]] = np.memmap(path / TOKENS, dtype=dtype, mode="r")
         self.documents: np.ndarray[Any, np.dtype[Any]] = np.memmap(path / DOCUMENTS, dtype="<u8", mode="r")
+
+    def verify(self) -> None:
+        """Read everything and compare hashes. Raises DatasetError on what has changed since it was written."""
+        check_files(self.path, self.manifest, hashes=True, kind=DatasetError)
 
     @property
     def tokenizer_sha256(self) -> str:

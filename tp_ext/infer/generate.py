@@ -75,7 +75,7 @@ class LanguageModel:
         reach the probability `top_p`. `repetition_penalty` above 1 makes tokens that stand in the text already less
         likely (Keskar et al. 2019, arXiv 1909.05858). Raises ConfigError on settings that cannot be.
         """
-        _check(prompts, max_new_tokens, temperature, top_p, top_k, repetition_penalty)
+        _check(prompts, max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
         before = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         encoded = [before + self.tokenizer.encode(prompt) for prompt in prompts]
         if not all(encoded):
@@ -129,20 +129,30 @@ class LanguageModel:
 
 
 def _check(
-    prompts: Sequence[str], max_new_tokens: int, temperature: float, top_p: float, top_k: int, penalty: float
+    prompts: Sequence[str], max_new_tokens: int, temperature: float, top_p: float, top_k: int, penalty: float, seed: int
 ) -> None:
     if isinstance(prompts, str) or not prompts:
         raise ConfigError("prompts is a list of at least one text")
     for name, value, right in [
-        ("max_new_tokens", max_new_tokens, max_new_tokens >= 1), ("temperature", temperature, temperature >= 0),
-        ("top_p", top_p, 0 < top_p <= 1), ("top_k", top_k, top_k >= 0), ("repetition_penalty", penalty, penalty > 0),
+        ("max_new_tokens", max_new_tokens, max_new_tokens >= 1),
+        ("temperature", temperature, temperature == 0 or 1e-3 <= temperature <= 1e3),
+        ("top_p", top_p, 0 < top_p <= 1), ("top_k", top_k, top_k >= 0),
+        ("repetition_penalty", penalty, 1e-3 <= penalty <= 1e3),
+        ("seed", seed, 0 <= seed < 1 << 63),
     ]:  # fmt: skip
         if not right:
-            raise ConfigError(f"{name} is {value}; it must be " + _RANGES[name])
+            raise ConfigError(f"{name} is {value}; it must be {_RANGES[name]}")
+    for prompt in prompts:
+        try:
+            prompt.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ConfigError(f"the prompt {prompt!r} is not UTF-8") from None
 
 
-_RANGES = {"max_new_tokens": "at least 1", "temperature": "at least 0", "top_p": "above 0 and at most 1",
-           "top_k": "at least 0", "repetition_penalty": "above 0"}  # fmt: skip
+_RANGES = {
+    "max_new_tokens": "at least 1", "temperature": "0, or from 0.001 to 1000", "top_p": "above 0 and at most 1",
+    "top_k": "at least 0", "repetition_penalty": "from 0.001 to 1000", "seed": "from 0 to 2^63 - 1",
+}  # fmt: skip
 
 
 def _pad_left(rows: list[list[int]]) -> tuple[Tensor, Tensor]:

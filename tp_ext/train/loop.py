@@ -13,7 +13,7 @@ from types import FrameType
 import torch
 
 from tp_ext.checkpoint.files import DTYPES
-from tp_ext.checkpoint.formats import Source, open_model, write_trained
+from tp_ext.checkpoint.formats import KIND, Source, open_model, write_trained
 from tp_ext.config import ModelConfig
 from tp_ext.data.loader import Loader
 from tp_ext.data.pack import Instances
@@ -57,6 +57,7 @@ def run(recipe: Recipe) -> None:
 
 def open_inputs(recipe: Recipe) -> Inputs:
     """Open and compare dataset, tokenizer, model and held-out text; nothing large is read."""
+    _check_output(recipe)
     tokenizer = Tokenizer(Path(recipe.model.spm_model_path))
     instances = _instances(recipe.data.dataset_path, recipe.data.seq_length, tokenizer)
     held_out = {
@@ -88,6 +89,19 @@ def open_inputs(recipe: Recipe) -> Inputs:
     if warm >= total_steps:
         raise RecipeError(f"recipe.train.warmup: {warm} steps do not fit into the run's {total_steps}")
     return Inputs(config, source, tokenizer, instances, held_out, total_steps)
+
+
+def _check_output(recipe: Recipe) -> None:
+    """Raise RecipeError when the output is no folder, or an input lies where the trained model will be written."""
+    output = Path(recipe.train.output_model_path)
+    if output.exists() and not output.is_dir():
+        raise RecipeError(f"recipe.train.output_model_path: {output} is a file; name a folder")
+    written = (output / "model").resolve()
+    model = recipe.model
+    datasets = [recipe.data.dataset_path, *recipe.evaluate.datasets.values()]
+    for path in [model.spm_model_path, model.pretrained_model_path, *datasets]:
+        if path is not None and (written == Path(path).resolve() or written in Path(path).resolve().parents):
+            raise RecipeError(f"recipe.train.output_model_path: {path} lies in {written}, which the run would write over")
 
 
 def _instances(path: str, seq_length: int, tokenizer: Tokenizer) -> Instances:
@@ -151,12 +165,15 @@ class Run:
             seq_length=recipe.data.seq_length, seed=train.seed, shuffle=recipe.data.shuffle,
             model=inputs.config.to_json(), dtype=train.dtype, zero=recipe.parallel.zero,
             offload=recipe.parallel.offload, processes_num=processes.world_size,
+            pretrained=inputs.source.fingerprint() if inputs.source else None,
         )  # fmt: skip
         checkpoint = resume.find(self._output, train.resume)
         self._state = resume.State(step=0, position=0, tokens=0, identity=self._identity, recipe=recipe.to_json())
+        self._state = self._read_state(checkpoint)
         if checkpoint:
-            self._state = self._read_state(checkpoint)
+            self._refuse_later(checkpoint)
             self._tell_changes(self._state)
+        self._inputs = inputs = dataclasses.replace(inputs, total_steps=self._total_steps())
         processes.wait()
         torch.manual_seed(train.seed + processes.rank)
         self._engine = Engine(recipe, inputs.config, None if checkpoint else inputs.source, processes)
@@ -171,17 +188,42 @@ class Run:
         self._report = Report(self._output, processes.is_first, inputs.total_steps)
         self._stop = False
 
-    def _read_state(self, checkpoint: Path) -> resume.State:
-        """The state of a checkpoint, whose files the first process alone reads to compare hashes; all raise together."""
+    def _read_state(self, checkpoint: Path | None) -> resume.State:
+        """The state of a checkpoint, or of the beginning, once data and checkpoint are found to be undamaged.
+
+        The first process alone reads the files to compare hashes; all raise together.
+        """
         state, problem = self._state, None
         try:
-            state = resume.read_state(checkpoint, self._identity, hashes=self._processes.is_first)
-        except CheckpointError as error:
+            if self._processes.is_first:
+                for instances in (self._inputs.instances, *self._inputs.held_out.values()):
+                    instances.store.verify()
+            if checkpoint:
+                state = resume.read_state(checkpoint, self._identity, hashes=self._processes.is_first)
+        except (CheckpointError, DatasetError) as error:
             problem = str(error)
         problems = [told for told in self._processes.gathered(problem) if told]
         if problems:
             raise CheckpointError(problems[0])
         return state
+
+    def _refuse_later(self, checkpoint: Path) -> None:
+        """Raise RecipeError when the run has checkpoints after the one it is to go on from: they would be mixed up."""
+        name = resume.folder_of(self._output, self._state.step).name
+        later = [path for path in resume.checkpoints(self._output) if path.name > name]
+        if later:
+            raise RecipeError(
+                f"recipe.train.resume: {checkpoint} is at step {self._state.step}, but {self._output} has later checkpoints "
+                f"({later[-1].name}); name another output_model_path, or remove them"
+            )
+
+    def _total_steps(self) -> int:
+        """Steps of the run in all; with epochs, what is left of them at the batch size of now."""
+        train, state = self._recipe.train, self._state
+        if train.epochs is None:
+            return self._inputs.total_steps
+        left = train.epochs * len(self._inputs.instances) - state.position
+        return state.step + max(0 if state.step else 1, round(left / train.global_batch_size))
 
     def _tell_changes(self, state: resume.State) -> None:
         """Say from where the run goes on, and which settings differ from those it began with."""
@@ -203,14 +245,22 @@ class Run:
             self._evaluate(0)
         window = Window()
         saved = state.step
-        while state.step < total and not self._processes.any(self._stop):
+        stopped = 0.0
+        while state.step < total and not stopped:
             rate = rate_at(state.step + 1, train.scheduler, self._span)
             loss, norm, targets = self._step(state.position, rate)
             state = dataclasses.replace(
                 state, step=state.step + 1, position=state.position + train.global_batch_size,
                 tokens=state.tokens + targets, recipe=self._recipe.to_json(),
             )  # fmt: skip
-            window.add(loss, targets, norm)
+            stopped, lost = self._processes.total(self._stop, self._is_lost(loss, norm))
+            if lost:
+                raise RecipeError(
+                    f"step {state.step}: the loss or the gradients are no finite numbers any more (here {loss:.4g}, norm "
+                    f"{norm:.4g}); nothing was saved since the step before. Lower train.learning_rate, lengthen "
+                    "train.warmup, set train.max_grad_norm, and run again"
+                )
+            window.add(loss, targets)
             if state.step % log.report_steps == 0 or state.step == total:
                 self._tell(state, window, rate, norm)
                 window = Window()
@@ -266,19 +316,13 @@ class Run:
         indices = self._loader.indices(position)
         return float(loss_sum) / self._loader.accumulation_steps, norm, self._inputs.instances.targets_num(indices)
 
-    def _tell(self, state: resume.State, window: Window, rate: float, norm: float) -> None:
-        """Report the steps of a window. Raises RecipeError when loss or gradients are no numbers any more.
+    def _is_lost(self, loss: float, norm: float) -> bool:
+        """Whether training has come to an end in infinity; under fp16 gradients may overflow, their step is skipped."""
+        return not math.isfinite(loss) or (self._recipe.train.dtype != "fp16" and not math.isfinite(norm))
 
-        Under fp16 gradients that overflow are no fault: the loss is scaled down and the step skipped.
-        """
+    def _tell(self, state: resume.State, window: Window, rate: float, norm: float) -> None:
+        """Report the steps of a window."""
         loss = self._processes.total(window.loss)[0] / self._processes.world_size / window.steps
-        lost = not math.isfinite(loss) or (self._recipe.train.dtype != "fp16" and not math.isfinite(window.norms))
-        if self._processes.any(lost):
-            raise RecipeError(
-                f"step {state.step}: the loss is {loss:.4g} and the gradients' norm {norm:.4g}, since the report before; "
-                "nothing was saved since the last checkpoint. Lower train.learning_rate, lengthen train.warmup, set "
-                "train.max_grad_norm, and run again"
-            )
         seconds = window.seconds()
         tokens_per_second = window.targets / seconds
         flops = flops_per_token(self._parameters_num, self._inputs.config, self._inputs.instances.seq_length)
@@ -310,7 +354,7 @@ class Run:
             for _ in self._engine.weights():
                 pass
         else:
-            with whole_folder(self._output / "model", CheckpointError) as folder:
+            with whole_folder(self._output / "model", KIND, CheckpointError) as folder:
                 trained = {"step": state.step, "tokens": state.tokens, "dataset_sha256": self._identity.dataset_sha256}
                 write_trained(folder, self._inputs.config, families, self._engine.weights(), dtype, self._inputs.tokenizer,
                               {"trained": trained, "tokenizer_sha256": self._identity.tokenizer_sha256})  # fmt: skip
@@ -331,14 +375,13 @@ class Window:
     """Steps between two reports; time that was not spent on steps can be left out."""
 
     def __init__(self) -> None:
-        self.loss, self.norms, self.targets, self.steps = 0.0, 0.0, 0, 0
+        self.loss, self.targets, self.steps = 0.0, 0, 0
         self._seconds, self._since = 0.0, time.perf_counter()
 
-    def add(self, loss: float, targets: int, norm: float) -> None:
+    def add(self, loss: float, targets: int) -> None:
         """Count one step."""
         now = time.perf_counter()
-        self.loss, self.norms = self.loss + loss, self.norms + norm
-        self.targets, self.steps = self.targets + targets, self.steps + 1
+        self.loss, self.targets, self.steps = self.loss + loss, self.targets + targets, self.steps + 1
         self._seconds, self._since = self._seconds + now - self._since, now
 
     def skip_time(self) -> None:

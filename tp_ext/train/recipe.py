@@ -231,6 +231,9 @@ def _contradictions(recipe: Recipe) -> list[str]:
     decided = sorted(set(parallel.deepspeed) & DECIDED)
     if decided:
         problems.append(f"parallel.deepspeed: {', '.join(decided)}: decided by the recipe's own settings; remove it here")
+    zero = parallel.deepspeed.get("zero_optimization", {})
+    if not isinstance(zero, dict) or {"stage", "offload_optimizer", "offload_param"} & set(zero):
+        problems.append("parallel.deepspeed.zero_optimization: an object, without what parallel.zero and offload decide")
     for name in evaluate.datasets:
         if not name.isidentifier():
             problems.append(f"evaluate.datasets: '{name}' is not a name of letters, digits and underscores")

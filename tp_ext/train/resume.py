@@ -36,6 +36,8 @@ class Identity:
     zero: int
     offload: str
     processes_num: int
+    pretrained: str | None
+    """The fingerprint of the weights it began with; None from scratch."""
 
 
 @dataclass(frozen=True, kw_only=True)
