@@ -10,7 +10,7 @@ from pathlib import Path
 from tp_ext.data.preprocess import preprocess
 from tp_ext.errors import run_command
 from tp_ext.progress import Progress
-from tp_ext.tokens.tokenizer import Tokenizer
+from tp_ext.tokens.tokenizer import open_tokenizer
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--processes_num", type=int, default=1)
     args = parser.parse_args()
     with Progress("preprocess", "B") as progress:
-        counts = preprocess(args.corpus_path, Tokenizer(args.spm_model_path), args.dataset_path, args.seq_length,
+        counts = preprocess(args.corpus_path, open_tokenizer(args.spm_model_path), args.dataset_path, args.seq_length,
                             args.processes_num, progress)  # fmt: skip
     print(
         f"wrote {args.dataset_path}: {counts['documents']:,} documents ({counts['empty_documents']:,} empty lines left "

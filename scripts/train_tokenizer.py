@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tp_ext.corpus import readers
 from tp_ext.errors import run_command
-from tp_ext.tokens.tokenizer import Tokenizer
+from tp_ext.tokens.tokenizer import open_tokenizer
 from tp_ext.tokens.train import train_tokenizer
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     texts = (text for path in args.corpus_path for text in texts_of(path, args.bytes_per_file))
     train_tokenizer(texts, args.vocab_size, args.output)
-    print(f"wrote {args.output}: {Tokenizer(args.output).vocab_size:,} pieces")
+    print(f"wrote {args.output}: {open_tokenizer(args.output).vocab_size:,} pieces")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 
 from tp_ext.config import ModelConfig
 from tp_ext.data.preprocess import preprocess
-from tp_ext.tokens.tokenizer import Tokenizer
+from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
 from tp_ext.tokens.train import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,7 +70,7 @@ def spm_path(corpus: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(spm_path: Path) -> Tokenizer:
-    return Tokenizer(spm_path)
+    return open_tokenizer(spm_path)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tp_ext.errors import CheckpointError, TokenizerError
 from tp_ext.tokens.rows import check_rows
-from tp_ext.tokens.tokenizer import Tokenizer
+from tp_ext.tokens.tokenizer import open_tokenizer
 from tp_ext.tokens.train import train_tokenizer
 
 LINES = ["第1,234条 3.14 2023年", "  two  spaces ", "\ttab", "emoji 🙂 한국어 かな", "", "１２３ＡＢＣ", "a\u3000b"]
@@ -35,12 +35,12 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, content):
     path = tmp_path / "tokenizer.model"
     path.write_bytes(content)
     with pytest.raises(TokenizerError, match="is not a sentencepiece model"):
-        Tokenizer(path)
+        open_tokenizer(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(TokenizerError, match="no such tokenizer file"):
-        Tokenizer(tmp_path)
+        open_tokenizer(tmp_path)
 
 
 def test_too_little_text_for_the_size_is_told_and_leaves_no_file(tmp_path):

@@ -15,7 +15,7 @@ from tp_ext.checkpoint.formats import open_model
 from tp_ext.data.preprocess import preprocess
 from tp_ext.infer import load
 from tp_ext.models import families
-from tp_ext.tokens.tokenizer import Tokenizer
+from tp_ext.tokens.tokenizer import open_tokenizer
 from tp_ext.tokens.train import train_tokenizer
 
 
@@ -73,7 +73,7 @@ def test_bits_per_byte_are_nats_over_bytes(first_run, held_out):
 def test_the_trained_model_is_ready_to_use(first_run, spm_path):
     folder, _, _ = first_run
     model = load(folder / "out" / "model")
-    assert model.tokenizer.sha256 == Tokenizer(spm_path).sha256
+    assert model.tokenizer.sha256 == open_tokenizer(spm_path).sha256
     assert len(model.generate(["第一条"], max_new_tokens=5)[0]) > 0
     assert open_model(folder / "out" / "model", families).config.local_kv_heads_num == 2
 
@@ -170,7 +170,7 @@ def test_inputs_that_do_not_fit_together_are_refused_before_training(recipe, tmp
     folder, _, _ = first_run
     other = tmp_path / "other.model"
     train_tokenizer(corpus.read_text(encoding="utf-8").splitlines(), 450, other)
-    preprocess([corpus], Tokenizer(other), tmp_path / "other", 32)
+    preprocess([corpus], open_tokenizer(other), tmp_path / "other", 32)
     # a missing file, a tokenizer that did not make the dataset, rows that do not match, a batch that does not divide
     for changes, expected in [
         ({"data__dataset_path": "nowhere"}, "nowhere: no dataset here"),

@@ -19,8 +19,7 @@ from tp_ext.errors import CheckpointError, ConfigError
 from tp_ext.output import MANIFEST, check_files, write_manifest
 from tp_ext.registry import Family, Registry, family_of
 from tp_ext.settings import read_json
-from tp_ext.tokens.tokenizer import FILE_NAME as TOKENIZER
-from tp_ext.tokens.tokenizer import Tokenizer
+from tp_ext.tokens.tokenizer import FILE_NAMES, Tokenizer
 
 Tensor = torch.Tensor
 Shapes = dict[str, tuple[int, ...]]
@@ -28,7 +27,7 @@ Shapes = dict[str, tuple[int, ...]]
 KIND = "tp_ext model 1"
 EMBEDDING, HEAD = "embedding.word.embedding.weight", "target.lm.output_layer.weight"
 CONFIG = "config.json"
-TOKENIZER_FILES = (TOKENIZER, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (*FILE_NAMES, "tokenizer_config.json", "special_tokens_map.json")
 FORMATS = ("native", "tencentpretrain", "huggingface")
 
 
@@ -218,7 +217,7 @@ def write_trained(
     """Write the `weights` of a model in training as a native folder, with its tokenizer."""
     family = family_of(families, config)
     source = Source(folder, "training", family, config, shapes_of(family, config), dtype, lambda: weights)
-    (folder / TOKENIZER).write_bytes(tokenizer.proto)
+    (folder / tokenizer.file_name).write_bytes(tokenizer.content)
     write_model(folder, source, "native", dtype, manifest)
 
 

@@ -17,7 +17,7 @@ from tp_ext.data.pack import instances_num
 from tp_ext.data.store import KIND, StoreWriter
 from tp_ext.errors import DatasetError, UserError
 from tp_ext.output import sha256_of, whole_folder
-from tp_ext.tokens.tokenizer import Tokenizer
+from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
 
 BATCH_BYTES = 1 << 20
 """Text that is encoded in one call, about."""
@@ -102,7 +102,7 @@ _tokenizer_of_process: Tokenizer
 
 def _start(path: Path) -> None:
     global _tokenizer_of_process
-    _tokenizer_of_process = Tokenizer(path)
+    _tokenizer_of_process = open_tokenizer(path)
 
 
 def _encode_part(part: readers.Part) -> list[Encoded] | UserError:

@@ -17,7 +17,7 @@ from tp_ext.models import build, families
 from tp_ext.models.decoder import Decoder
 from tp_ext.nn.attention import LayerCache
 from tp_ext.tokens.rows import check_rows
-from tp_ext.tokens.tokenizer import FILE_NAME, Tokenizer
+from tp_ext.tokens.tokenizer import FILE_NAMES, Tokenizer, find_tokenizer, open_tokenizer
 
 
 class LanguageModel:
@@ -31,7 +31,7 @@ class LanguageModel:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer beside the weights. Raises ConfigError when there was none."""
         if self._tokenizer is None:
-            raise ConfigError(f"the model folder has no {FILE_NAME}; copy the model's own tokenizer there")
+            raise ConfigError(f"the model folder has no {' or '.join(FILE_NAMES)}; copy the model's own tokenizer there")
         return self._tokenizer
 
     @property
@@ -196,8 +196,8 @@ def load(
     CheckpointError on weights that are not exactly the configuration's, or rows that do not match the tokenizer.
     """
     source = open_model(Path(path), families, config_path)
-    beside = source.folder / FILE_NAME
-    tokenizer = Tokenizer(beside) if beside.is_file() else None
+    beside = find_tokenizer(source.folder)
+    tokenizer = open_tokenizer(beside) if beside else None
     if tokenizer:
         check_rows(source.config.rows, tokenizer)
     if dtype is not None and dtype not in DTYPES:

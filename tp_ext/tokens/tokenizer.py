@@ -1,70 +1,91 @@
-"""SentencePiece tokenizers: ids are sentencepiece's own, special ids the model file's."""
+"""What every tokenizer can do, and opening one by its file."""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import sentencepiece
+from typing import ClassVar
 
 from tp_ext.errors import TokenizerError
 
-FILE_NAME = "tokenizer.model"
-"""The name of a tokenizer inside a model folder."""
+FILE_NAMES = ("tokenizer.model", "tokenizer.json")
+"""The names a tokenizer has inside a model folder; the first that is there is the one."""
 
 
-class Tokenizer:
-    """A sentencepiece model.
+class Tokenizer(ABC):
+    """Text to ids and back; ids are those of the file's own library, special ids the file's own.
 
-    `bos_id`, `eos_id` and `pad_id` are None where the model has none. `sha256` is that of the model file, by which
-    datasets and checkpoints know their tokenizer.
+    `bos_id`, `eos_id` and `pad_id` are None where the file names none. `content` is the file; by its `sha256` datasets
+    and checkpoints know their tokenizer.
     """
 
+    file_name: ClassVar[str]
+    """What its file is called inside a model folder."""
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int | None
+
     def __init__(self, path: Path) -> None:
-        """Read the model file at `path`, or `tokenizer.model` in the folder `path`. Raises TokenizerError."""
-        path = Path(path)
-        if path.is_dir():
-            path = path / FILE_NAME
+        """Read the file. Raises TokenizerError."""
+        self.path = path
         try:
-            self.proto = path.read_bytes()
+            self.content = path.read_bytes()
         except FileNotFoundError:
             raise TokenizerError(f"{path}: no such tokenizer file") from None
         except OSError as error:
             raise TokenizerError(f"{path}: cannot be read ({error.strerror})") from None
-        try:
-            if not self.proto:  # which sentencepiece takes for "no model yet"
-                raise ValueError
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
-        except (RuntimeError, ValueError):
-            raise TokenizerError(f"{path}: is not a sentencepiece model") from None
-        self.path = path
-        self.sha256 = hashlib.sha256(self.proto).hexdigest()
-        self.vocab_size: int = self._processor.vocab_size()
-        self.bos_id = self._special(self._processor.bos_id())
-        self.eos_id = self._special(self._processor.eos_id())
-        self.pad_id = self._special(self._processor.pad_id())
+        self.sha256 = hashlib.sha256(self.content).hexdigest()
 
-    @staticmethod
-    def _special(index: int) -> int | None:
-        return index if index >= 0 else None
+    @abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without bos and eos."""
+
+    @abstractmethod
+    def encode_inside(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text as if it stood inside a longer one: without the space some tokenizers put before a text."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; special ids give nothing."""
+
+    @abstractmethod
+    def piece(self, index: int) -> str:
+        """The piece of an id, as it stands in the vocabulary."""
+
+    @abstractmethod
+    def text(self, index: int) -> str | None:
+        """The text an id stands for; None for special ids and for bytes that are no whole characters."""
+
+    @property
+    @abstractmethod
+    def special_ids(self) -> frozenset[int]:
+        """Ids that stand for no text: unknown, begin and end of text, padding, reserved rows."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without bos and eos."""
-        ids: list[int] = self._processor.encode(text)
-        return ids
+        return self.encode_batch([text])[0]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without bos and eos."""
-        ids: list[list[int]] = self._processor.encode(texts, num_threads=1)
-        return ids
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; special ids give nothing."""
-        text: str = self._processor.decode([int(i) for i in ids])
-        return text
+def find_tokenizer(folder: Path) -> Path | None:
+    """The tokenizer file in a model folder, or None."""
+    return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
 
-    def piece(self, index: int) -> str:
-        """The piece of an id, as it stands in the vocabulary."""
-        piece: str = self._processor.id_to_piece(index)
-        return piece
+
+def open_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer in a file, or in a model folder: a sentencepiece model, or a byte-level `tokenizer.json`.
+
+    Raises TokenizerError when it is neither.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = find_tokenizer(path) or path / FILE_NAMES[0]
+    if path.suffix == ".json":
+        from tp_ext.tokens.byte_level import ByteLevelTokenizer
+
+        return ByteLevelTokenizer(path)
+    from tp_ext.tokens.sentence_piece import SentencePieceTokenizer
+
+    return SentencePieceTokenizer(path)

@@ -22,7 +22,7 @@ from tp_ext.errors import CheckpointError, DatasetError, RecipeError
 from tp_ext.models import config_of, families
 from tp_ext.output import whole_folder, write_json
 from tp_ext.tokens.rows import check_rows
-from tp_ext.tokens.tokenizer import FILE_NAME, Tokenizer
+from tp_ext.tokens.tokenizer import Tokenizer, find_tokenizer, open_tokenizer
 from tp_ext.train import processes as process_group
 from tp_ext.train import resume
 from tp_ext.train.engine import Engine
@@ -58,7 +58,7 @@ def run(recipe: Recipe) -> None:
 def open_inputs(recipe: Recipe) -> Inputs:
     """Open and compare dataset, tokenizer, model and held-out text; nothing large is read."""
     _check_output(recipe)
-    tokenizer = Tokenizer(Path(recipe.model.spm_model_path))
+    tokenizer = open_tokenizer(recipe.model.spm_model_path)
     instances = _instances(recipe.data.dataset_path, recipe.data.seq_length, tokenizer)
     held_out = {
         name: _instances(path, recipe.data.seq_length, tokenizer) for name, path in recipe.evaluate.datasets.items()
@@ -141,8 +141,8 @@ def _compare_config(given: ModelConfig | None, source: Source) -> None:
 
 
 def _compare_tokenizer(source: Source, tokenizer: Tokenizer) -> None:
-    beside = source.folder / FILE_NAME
-    if beside.is_file() and Tokenizer(beside).sha256 != tokenizer.sha256:
+    beside = find_tokenizer(source.folder)
+    if beside and open_tokenizer(beside).sha256 != tokenizer.sha256:
         raise RecipeError(
             f"recipe.model.spm_model_path: {tokenizer.path} is another tokenizer than {beside}, which the pretrained "
             "weights belong to"

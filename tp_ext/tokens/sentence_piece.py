@@ -1,0 +1,84 @@
+"""SentencePiece tokenizers, as the sentencepiece library reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import sentencepiece
+
+from tp_ext.errors import TokenizerError
+from tp_ext.tokens.tokenizer import Tokenizer
+
+SPACE = "▁"
+"""How a space is written inside a piece."""
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """A sentencepiece model file: BPE or unigram."""
+
+    file_name = "tokenizer.model"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._processor = self._open(self.content)
+        self.vocab_size: int = self._processor.vocab_size()
+        self.bos_id = self._special(self._processor.bos_id())
+        self.eos_id = self._special(self._processor.eos_id())
+        self.pad_id = self._special(self._processor.pad_id())
+
+    def _open(self, content: bytes) -> sentencepiece.SentencePieceProcessor:
+        try:
+            if not content:  # which sentencepiece takes for "no model yet"
+                raise ValueError
+            return sentencepiece.SentencePieceProcessor(model_proto=content)
+        except (RuntimeError, ValueError):
+            raise TokenizerError(f"{self.path}: is not a sentencepiece model") from None
+
+    @staticmethod
+    def _special(index: int) -> int | None:
+        return index if index >= 0 else None
+
+    @cached_property
+    def _inside(self) -> sentencepiece.SentencePieceProcessor:
+        from sentencepiece.sentencepiece_model_pb2 import ModelProto  # protobuf, which reading text does not need
+
+        model = ModelProto.FromString(self.content)
+        model.normalizer_spec.add_dummy_prefix = False
+        return self._open(model.SerializeToString())
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without bos and eos."""
+        ids: list[list[int]] = self._processor.encode(texts, num_threads=1)
+        return ids
+
+    def encode_inside(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text without the dummy prefix."""
+        ids: list[list[int]] = self._inside.encode(texts, num_threads=1)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; special ids give nothing."""
+        text: str = self._processor.decode([int(i) for i in ids])
+        return text
+
+    def piece(self, index: int) -> str:
+        """The piece of an id, as it stands in the vocabulary."""
+        piece: str = self._processor.id_to_piece(index)
+        return piece
+
+    def text(self, index: int) -> str | None:
+        """The piece with spaces as spaces; None for special ids and for bytes."""
+        if index in self.special_ids or self._processor.is_byte(index):
+            return None
+        return self.piece(index).replace(SPACE, " ")
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids whose pieces are control, unknown or unused."""
+        found = self._processor
+        return frozenset(
+            index for index in range(self.vocab_size)
+            if found.is_control(index) or found.is_unknown(index) or found.is_unused(index)
+        )  # fmt: skip
