@@ -18,7 +18,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus_path", nargs="+", type=Path, required=True,
                         help=".txt (a document a line) or .jsonl (an object with \"text\" a line), plain, .gz or .zst")
-    parser.add_argument("--spm_model_path", type=Path, required=True, help="sentencepiece model")
+    parser.add_argument("--spm_model_path", type=Path, required=True,
+                        help="sentencepiece model, or tokenizer.json of a byte-level BPE tokenizer (BLOOM, LLaMA-3)")
     parser.add_argument("--dataset_path", type=Path, required=True, help="folder to write")
     parser.add_argument("--seq_length", type=int, default=2048, help="tokens of an instance; training may use another")
     parser.add_argument("--processes_num", type=int, default=1)

@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,29 @@ def spm_path(corpus: Path) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(spm_path: Path) -> Tokenizer:
     return open_tokenizer(spm_path)
+
+
+WORDS = "县级 政府 人民政府 法院 行政 国务院 劳动者 合同的内容 依法 公开 监督 管理 保险 申请 财务 环境".split()
+
+
+def extend_spm(base: Path, path: Path, pieces: Sequence[str] = WORDS, control: Sequence[str] = ("<pad>",)) -> Tokenizer:
+    """The sentencepiece model `base` with more pieces at its end, the least likely ones, and control pieces after them."""
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+    model = ModelProto.FromString(base.read_bytes())
+    lowest = min(piece.score for piece in model.pieces)
+    for number, piece in enumerate((*pieces, *control)):
+        kind = 3 if piece in control else 1
+        model.pieces.add(piece=piece, score=lowest - 1 - number, type=kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return open_tokenizer(path)
+
+
+@pytest.fixture(scope="session")
+def merged(spm_path: Path) -> Tokenizer:
+    """`tokenizer` with WORDS and a padding piece."""
+    return extend_spm(spm_path, spm_path.parent / "merged" / "tokenizer.model")
 
 
 @pytest.fixture(scope="session")

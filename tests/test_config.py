@@ -68,6 +68,8 @@ def test_every_problem_is_told_at_once_with_the_nearest_name():
         ({"emb_size": 32}, "emb_size 32 differs from hidden_size 64"),
         ({"layers_num": 0}, "layers_num is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"vocab_padding": -1}, "vocab_padding is -1"),
+        ({"vocab_padding": 101}, r"vocab_padding is 101; it must be at least 0 and below vocab_size \(101\)"),
     ],
 )
 def test_contradictions_are_refused(changes, expected):

@@ -16,8 +16,8 @@ from tp_ext.settings import build, read_json
 class ModelConfig:
     """A decoder-only transformer. Field names are those of TencentPretrain's model JSON.
 
-    `rope_theta` and `vocab_size` are this library's own additions: the host fixes the first at 10000 and takes the
-    second from the tokenizer.
+    `rope_theta`, `vocab_size` and `vocab_padding` are this library's own additions: the host fixes the first at 10000,
+    takes the second from the tokenizer and has none of the third.
     """
 
     emb_size: int
@@ -32,6 +32,8 @@ class ModelConfig:
     """Transformer layers."""
     vocab_size: int | None = None
     """Rows of the embedding; None until a tokenizer or a checkpoint says."""
+    vocab_padding: int = 0
+    """How many of these rows, the last ones, stand for no piece and only fill the table up."""
     local_kv_heads_num: int | None = None
     """Key and value heads; None means as many as query heads."""
     attention_head_size: int | None = None
@@ -76,6 +78,9 @@ class ModelConfig:
                 problems.append(f"{name} is {value}; it must be above 0")
         if problems:
             return problems
+        if self.vocab_padding < 0 or (self.vocab_size is not None and self.vocab_padding >= self.vocab_size):
+            problems.append(f"vocab_padding is {self.vocab_padding}; it must be at least 0 and below vocab_size "
+                            f"({self.vocab_size})")
         if self.emb_size != self.hidden_size:
             problems.append(f"emb_size {self.emb_size} differs from hidden_size {self.hidden_size}; "
                             "a factorized embedding is not supported")
@@ -108,6 +113,11 @@ class ModelConfig:
         if self.vocab_size is None:
             raise ConfigError("model.vocab_size: unknown; give it in the model's JSON or a tokenizer to take it from")
         return self.vocab_size
+
+    @property
+    def pieces(self) -> int:
+        """Rows that stand for a piece of the tokenizer. Raises ConfigError while `vocab_size` is unknown."""
+        return self.rows - self.vocab_padding
 
     def replace(self, **changes: Any) -> ModelConfig:
         """The same configuration with some fields changed."""

@@ -12,9 +12,9 @@ from tp_ext.models import build, families
 from tp_ext.models.decoder import initial_weight
 
 
-def folder_of(path, tokenizer, rows=None):
+def folder_of(path, tokenizer, rows=None, padding=0):
     """A model folder with random weights large enough to have an opinion."""
-    config = tiny(LLAMA, vocab_size=rows or tokenizer.vocab_size, local_kv_heads_num=2)
+    config = tiny(LLAMA, vocab_size=rows or tokenizer.vocab_size, vocab_padding=padding, local_kv_heads_num=2)
     names = dict(build(config).named_parameters())
     weights = ((name, initial_weight(name, value.shape, config, 5) * 4) for name, value in names.items())
     path.mkdir()
@@ -56,12 +56,35 @@ def test_sampling_follows_its_seed(model):
     assert first != model.generate(PROMPTS, max_new_tokens=20, temperature=1.5, seed=2)
 
 
-def test_rows_that_only_fill_up_are_never_generated(tmp_path, tokenizer):
-    model = load(folder_of(tmp_path / "m", tokenizer, rows=512))
+def drawn(model, count=40):
+    """Ids drawn almost evenly from all that may be."""
+    ids = torch.tensor([[1, 5]] * 40)
+    rows = model._continue(ids, torch.ones_like(ids).bool(), count, 100.0, 1.0, 0, 1.0, 0, True, lambda *_: None)
+    return [token for row in rows for token in row]
+
+
+@pytest.mark.parametrize("padding", [0, 12])
+def test_rows_that_only_fill_up_are_never_generated(tmp_path, tokenizer, padding):
+    model = load(folder_of(tmp_path / "m", tokenizer, rows=512, padding=padding))
     with torch.no_grad():
         model.model.target.lm.output_layer.weight[500:] *= 100
-    for text in model.generate(PROMPTS, max_new_tokens=10, temperature=2.0):
-        model.tokenizer.encode(text)
+    assert len(drawn(model)) > 500
+    assert max(drawn(model)) < 500
+    assert bool(torch.isinf(model.logits(torch.tensor([[1, 5]]))[..., 500:]).all()) == bool(padding)
+    expected = "the model has rows 0 to 499" if padding else "the model has rows 0 to 511"
+    with pytest.raises(ConfigError, match=expected):
+        model.logits(torch.tensor([[512]]))
+
+
+def test_special_pieces_but_the_end_of_text_are_never_generated(tmp_path, merged):
+    model = load(folder_of(tmp_path / "m", merged))
+    specials = merged.special_ids
+    assert len(specials) == 4
+    found = set(drawn(model, 60))
+    assert len(found) > 300
+    assert not found & specials
+    never = model._never_chosen()
+    assert set(never.nonzero().flatten().tolist()) == specials - {merged.eos_id}
 
 
 def test_the_end_of_text_ends_a_text(model):

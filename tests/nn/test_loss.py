@@ -1,7 +1,9 @@
 import pytest
 import torch
+from conftest import LLAMA, tiny
 from torch.nn import functional as F
 
+from tp_ext.models import build
 from tp_ext.nn import loss as module
 from tp_ext.nn.loss import IGNORED, OutputLayer, linear_cross_entropy
 
@@ -50,6 +52,30 @@ def test_the_loss_of_a_bfloat16_model_is_float32():
         F.cross_entropy(hidden.detach().float() @ (weight := layer.weight.detach().float().requires_grad_()).t(), targets,
                         ignore_index=IGNORED), weight)[0]  # fmt: skip
     assert (layer.weight.grad - exact).norm() / exact.norm() <= 0.01
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_padding_rows_have_no_logit_and_no_part_in_the_loss(tied):
+    generator = torch.Generator().manual_seed(1)
+    config = tiny(LLAMA, vocab_padding=9, tie_weights=tied)
+    padded, plain = build(config), build(config.replace(vocab_size=92, vocab_padding=0))
+    with torch.no_grad():
+        for (name, one), other in zip(padded.named_parameters(), plain.parameters(), strict=True):
+            one.copy_(torch.randn(one.shape, generator=generator))
+            other.copy_(one[:92] if one.shape[0] == 101 else one)
+            assert one.shape[0] != 101 or "embedding" in name or "output_layer" in name
+    ids = torch.randint(0, 92, (2, 21), generator=generator)
+    logits, fewer = padded(ids), plain(ids)
+    assert logits.shape == (2, 21, 101)
+    assert bool((logits[..., 92:] == float("-inf")).all())
+    assert (logits[..., :92] - fewer).abs().max() <= 1e-6
+    losses = [model(ids[:, :-1], ids[:, 1:]) for model in (padded, plain)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-6)
+    for loss in losses:
+        loss.backward()
+    for one, other in zip(padded.parameters(), plain.parameters(), strict=True):
+        assert (one.grad[: len(other)] - other.grad).abs().max() <= 1e-6
+        assert not one.grad[len(other) :].any()
 
 
 def test_no_target_at_all_gives_zero():

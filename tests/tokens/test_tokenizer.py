@@ -1,5 +1,6 @@
 import pytest
 import sentencepiece
+from conftest import LLAMA, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,10 +52,17 @@ def test_too_little_text_for_the_size_is_told_and_leaves_no_file(tmp_path):
 
 @pytest.mark.parametrize("rows", [500, 512, 576, 960])
 def test_rows_equal_or_padded_to_64_are_accepted(tokenizer, rows):
-    check_rows(rows, tokenizer)
+    check_rows(tiny(LLAMA, vocab_size=rows), tokenizer)
 
 
 @pytest.mark.parametrize("rows", [499, 501, 448, 1024])
 def test_other_rows_are_refused(tokenizer, rows):
     with pytest.raises(CheckpointError, match=f"the embedding has {rows} rows .* has 500 pieces"):
-        check_rows(rows, tokenizer)
+        check_rows(tiny(LLAMA, vocab_size=rows), tokenizer)
+
+
+@pytest.mark.parametrize(("rows", "padding"), [(500, 1), (512, 11), (512, 13), (576, 12)])
+def test_known_padding_must_be_all_that_is_beyond_the_pieces(tokenizer, rows, padding):
+    check_rows(tiny(LLAMA, vocab_size=512, vocab_padding=12), tokenizer)
+    with pytest.raises(CheckpointError, match=f"has {rows} rows, {padding} of them padding, .* has 500 pieces"):
+        check_rows(tiny(LLAMA, vocab_size=rows, vocab_padding=padding), tokenizer)

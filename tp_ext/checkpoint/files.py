@@ -61,7 +61,8 @@ def _open_safetensors(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtyp
         raise CheckpointError(f"{file}: damaged or cut short ({error})") from None
 
     def reader(name: str) -> Callable[[], Tensor]:
-        return lambda: handle.get_tensor(name)
+        # opened anew: the pages of all that was read through one handle stay in memory as long as the handle does
+        return lambda: safe_open(file, framework="pt").get_tensor(name)
 
     by_name = {known: dtype for dtype, known in _SAFETENSORS_NAMES.items()}
     found = {}
@@ -77,7 +78,7 @@ def _open_pickle(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype, Ca
     try:
         with open(file, "rb") as start:
             is_zip = start.read(2) == b"PK"
-        values = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+        values = _load(file, is_zip)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{file}: holds more than tensors, or is no checkpoint; such a file can run code and is not opened"
@@ -91,10 +92,17 @@ def _open_pickle(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype, Ca
         if tensor.dtype not in _SAFETENSORS_NAMES:
             raise CheckpointError(f"{file}: {name} is {str(tensor.dtype)[6:]}; expected float32, bfloat16 or float16")
 
-    def reader(tensor: Tensor) -> Callable[[], Tensor]:
-        return lambda: tensor
+    held = {} if is_zip else values  # a mapped file is opened anew, as above; the older format is in memory anyway
 
-    return {name: (tuple(value.shape), value.dtype, reader(value)) for name, value in values.items()}
+    def reader(name: str) -> Callable[[], Tensor]:
+        return lambda: held[name] if held else _load(file, is_zip)[name]
+
+    return {name: (tuple(value.shape), value.dtype, reader(name)) for name, value in values.items()}
+
+
+def _load(file: Path, is_zip: bool) -> dict[str, Tensor]:
+    values: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+    return values
 
 
 def open_indexed(folder: Path, stem: str, suffixes: Iterable[str]) -> Weights | None:

@@ -50,6 +50,17 @@ class Source:
         """Where the files beside the weights are."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    def without_padding(self) -> Source:
+        """The same model with the rows left out that stand for no piece, which other libraries know nothing of."""
+        pieces = self.config.pieces
+        cut = {name for name in (EMBEDDING, HEAD) if name in self.shapes} if self.config.vocab_padding else set()
+        shapes = {name: (pieces, *shape[1:]) if name in cut else shape for name, shape in self.shapes.items()}
+
+        def read() -> Iterator[tuple[str, Tensor]]:
+            return ((name, tensor[:pieces] if name in cut else tensor) for name, tensor in self.read())
+
+        return replace(self, config=self.config.replace(vocab_size=pieces, vocab_padding=0), shapes=shapes, read=read)
+
     def fingerprint(self) -> str:
         """By which the weights are known again: a hash of names, sizes, beginnings and ends of their files."""
         folder = [] if self.path.is_file() else self.path.iterdir()
@@ -192,6 +203,19 @@ def write_model(
     folder: Path, source: Source, to: str, dtype: torch.dtype, manifest: Mapping[str, Any] | None = None
 ) -> None:
     """Write `source` in the format `to` into the empty `folder`, its tokenizer beside it, and a manifest."""
+    write_weights(folder, source, to, dtype)
+    for name in TOKENIZER_FILES:
+        if (source.folder / name).is_file() and not (folder / name).exists():
+            shutil.copyfile(source.folder / name, folder / name)
+    write_manifest(folder, KIND, {"format": to, "family": source.family.name, **(manifest or {})})
+
+
+def write_weights(folder: Path, source: Source, to: str, dtype: torch.dtype) -> None:
+    """Write the configuration and the weights of `source` in the format `to` into `folder`, and nothing else.
+
+    Rows that only fill the vocabulary up are kept in the native format; the others have no word for them.
+    """
+    source = source if to == "native" else source.without_padding()
     config, shapes = source.config, source.shapes
     if to == "huggingface":
         _write_huggingface(folder, source, dtype)
@@ -204,10 +228,6 @@ def write_model(
             if config.tie_weights:
                 tensors[HEAD] = tensors[EMBEDDING]
             torch.save(tensors, folder / "tencentpretrain_model.bin")
-    for name in TOKENIZER_FILES:
-        if (source.folder / name).is_file() and not (folder / name).exists():
-            shutil.copyfile(source.folder / name, folder / name)
-    write_manifest(folder, KIND, {"format": to, "family": source.family.name, **(manifest or {})})
 
 
 def write_trained(
@@ -217,7 +237,8 @@ def write_trained(
     """Write the `weights` of a model in training as a native folder, with its tokenizer."""
     family = family_of(families, config)
     source = Source(folder, "training", family, config, shapes_of(family, config), dtype, lambda: weights)
-    (folder / tokenizer.file_name).write_bytes(tokenizer.content)
+    for name, content in {tokenizer.file_name: tokenizer.content, **tokenizer.beside}.items():
+        (folder / name).write_bytes(content)
     write_model(folder, source, "native", dtype, manifest)
 
 

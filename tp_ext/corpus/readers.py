@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,6 +67,13 @@ def read(part: Part) -> Iterator[tuple[int, str]]:
             ) from None
         text = text.rstrip("\r\n")
         yield len(line), _text_of(text, part.path, offset) if is_json and text.strip() else text
+
+
+def texts(paths: Iterable[Path]) -> Iterator[str]:
+    """Every document of some files that is not empty. Raises as `split` and `read`."""
+    for path in paths:
+        for part in split(path):
+            yield from (text for _, text in read(part) if text)
 
 
 def _kind(path: Path) -> str:

@@ -46,7 +46,7 @@ class LanguageModel:
         `attention_mask` [B, T] is 1 for tokens and 0 for padding, left or right. Raises ConfigError on ids that are no
         row of the embedding.
         """
-        rows = self.model.config.rows
+        rows = self.model.config.pieces
         if ids.dim() != 2 or ids.shape != (attention_mask if attention_mask is not None else ids).shape:
             raise ConfigError(f"ids and attention_mask are [batch, tokens] alike; found ids {list(ids.shape)}")
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= rows):
@@ -97,6 +97,13 @@ class LanguageModel:
                 f"prompt and new tokens are {length}; the model was made for {config.max_seq_length}; ask for fewer"
             )
 
+    def _never_chosen(self) -> Tensor:
+        """Whether a row [V] stands for no text: special ids but the end of text, and rows that fill the table up."""
+        never = torch.zeros(self.model.config.rows, dtype=torch.bool, device=self.device)
+        never[sorted(self.tokenizer.special_ids - {self.tokenizer.eos_id})] = True
+        never[self.tokenizer.vocab_size :] = True
+        return never
+
     @torch.no_grad()
     def _continue(
         self, ids: Tensor, keep: Tensor, count: int, temperature: float, top_p: float, top_k: int, penalty: float,
@@ -110,9 +117,10 @@ class LanguageModel:
         added: list[list[int]] = [[] for _ in ids]
         running = [True] * len(ids)
         unseen = ids
+        never = self._never_chosen()
         for number in range(count):
             logits = self.model(unseen, keep=None if bool(keep.all()) else keep, caches=caches)[:, -1].float()
-            logits[:, self.tokenizer.vocab_size :] = float("-inf")  # rows that only fill the table up
+            logits[:, never] = float("-inf")
             _penalize(logits, ids, keep, penalty)
             chosen = _choose(logits, temperature, top_p, top_k, generator)
             for row, token in enumerate(chosen.tolist()):
@@ -199,7 +207,7 @@ def load(
     beside = find_tokenizer(source.folder)
     tokenizer = open_tokenizer(beside) if beside else None
     if tokenizer:
-        check_rows(source.config.rows, tokenizer)
+        check_rows(source.config, tokenizer)
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     kind = DTYPES[dtype] if dtype else source.dtype

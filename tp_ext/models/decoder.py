@@ -104,7 +104,7 @@ class LmTarget(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.output_layer = OutputLayer(config.hidden_size, config.rows)
+        self.output_layer = OutputLayer(config.hidden_size, config.rows, config.vocab_padding)
 
 
 class Target(nn.Module):

@@ -17,10 +17,14 @@ CHUNK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}
 
 
 class OutputLayer(nn.Linear):
-    """Logits of the vocabulary, or the loss of targets computed chunk by chunk of tokens."""
+    """Logits of the vocabulary, or the loss of targets computed chunk by chunk of tokens.
 
-    def __init__(self, hidden_size: int, vocab_size: int) -> None:
+    The last `padding` rows stand for nothing: their logits are -inf, and the loss does not know them.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, padding: int = 0) -> None:
         super().__init__(hidden_size, vocab_size, bias=False)
+        self.padding = padding
 
     def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
         """Logits [..., V] of `hidden` [..., E]; with `targets` [...], the mean cross entropy in nats, a float32 scalar.
@@ -28,12 +32,16 @@ class OutputLayer(nn.Linear):
         Targets equal to IGNORED count neither in the sum nor in the mean; without any other the loss is 0.
         """
         if targets is None:
-            return super().forward(hidden)
+            logits: Tensor = super().forward(hidden)
+            if self.padding:
+                logits[..., -self.padding :] = float("-inf")
+            return logits
         hidden, targets = hidden.flatten(0, -2), targets.flatten()
         counted = targets != IGNORED
         if not bool(counted.all()):
             hidden, targets = hidden[counted], targets[counted]
-        nats = linear_cross_entropy(hidden, self.weight, targets)
+        weight = self.weight[: -self.padding] if self.padding else self.weight
+        nats = linear_cross_entropy(hidden, weight, targets)
         return nats / max(len(targets), 1)
 
 

@@ -74,6 +74,18 @@ class SentencePieceTokenizer(Tokenizer):
             return None
         return self.piece(index).replace(SPACE, " ")
 
+    def token_bytes(self, index: int) -> bytes | None:
+        """The piece in UTF-8, with spaces as sentencepiece marks them."""
+        piece = self.piece(index)
+        if self._processor.is_byte(index):
+            return bytes([int(piece[3:5], 16)])
+        return None if index in self.special_ids else piece.encode()
+
+    def normalize(self, text: str) -> str:
+        """`text` inside a longer one as the model's rules change it before it is cut."""
+        normalized: str = self._inside.normalize(text)
+        return normalized.replace(SPACE, " ")
+
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids whose pieces are control, unknown or unused."""

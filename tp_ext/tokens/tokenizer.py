@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ class Tokenizer(ABC):
     """Text to ids and back; ids are those of the file's own library, special ids the file's own.
 
     `bos_id`, `eos_id` and `pad_id` are None where the file names none. `content` is the file; by its `sha256` datasets
-    and checkpoints know their tokenizer.
+    and checkpoints know their tokenizer. `beside` are other files that name its special pieces, which go where it goes.
     """
 
     file_name: ClassVar[str]
@@ -27,10 +27,12 @@ class Tokenizer(ABC):
     bos_id: int | None
     eos_id: int | None
     pad_id: int | None
+    beside: Mapping[str, bytes]
 
     def __init__(self, path: Path) -> None:
         """Read the file. Raises TokenizerError."""
         self.path = path
+        self.beside = {}
         try:
             self.content = path.read_bytes()
         except FileNotFoundError:
@@ -58,6 +60,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def text(self, index: int) -> str | None:
         """The text an id stands for; None for special ids and for bytes that are no whole characters."""
+
+    def token_bytes(self, index: int) -> bytes | None:
+        """The bytes an id stands for in the text as the tokenizer sees it; None where the id does not tell (unknown)."""
+        raise NotImplementedError
 
     @property
     @abstractmethod

@@ -74,8 +74,8 @@ def open_inputs(recipe: Recipe) -> Inputs:
     config = source.config if source else given
     assert config is not None
     if config.vocab_size is None or source is None:
-        config = config.replace(vocab_size=config.vocab_size or tokenizer.vocab_size)
-    check_rows(config.rows, tokenizer)
+        config = config.replace(vocab_size=config.vocab_size or tokenizer.vocab_size + config.vocab_padding)
+    check_rows(config, tokenizer)
     if config.rotary_position_embedding and recipe.data.seq_length > config.max_seq_length:
         raise RecipeError(
             f"recipe.data.seq_length: {recipe.data.seq_length} is longer than the model's max_seq_length "
@@ -111,6 +111,13 @@ def _instances(path: str, seq_length: int, tokenizer: Tokenizer) -> Instances:
             f"{path}: was made by another tokenizer (SHA-256 {store.tokenizer_sha256[:12]}) than {tokenizer.path} "
             f"({tokenizer.sha256[:12]}); run scripts/preprocess.py again with that one"
         )
+    ends = store.manifest.get("bos_id"), store.manifest.get("eos_id")
+    if ends != (tokenizer.bos_id, tokenizer.eos_id):
+        raise DatasetError(
+            f"{path}: its documents begin and end with {ends}, those of {tokenizer.path} with "
+            f"{(tokenizer.bos_id, tokenizer.eos_id)}: the files beside that one name other special pieces; run "
+            "scripts/preprocess.py again with it"
+        )
     return Instances(store, seq_length)
 
 
@@ -130,7 +137,7 @@ def _compare_config(given: ModelConfig | None, source: Source) -> None:
     """Raise RecipeError when the recipe describes another model than the pretrained one is."""
     if given is None:
         return
-    ignored = {"encoder", "vocab_size", "max_seq_length"}
+    ignored = {"encoder", "vocab_size", "vocab_padding", "max_seq_length"}
     problems = [
         f"{field.name} is {getattr(given, field.name)} in the recipe and {getattr(source.config, field.name)} there"
         for field in dataclasses.fields(ModelConfig)

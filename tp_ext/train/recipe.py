@@ -19,7 +19,8 @@ class ModelSection:
     """Which model, with which weights and tokenizer."""
 
     spm_model_path: str
-    """The sentencepiece model that made the dataset; kept beside the trained weights."""
+    """The tokenizer that made the dataset, a sentencepiece model or a byte-level tokenizer.json; kept beside the
+    trained weights."""
     pretrained_model_path: str | None = None
     """Folder or .bin to start from, in any format convert_weights.py reads; null trains from scratch."""
     size: str | None = None

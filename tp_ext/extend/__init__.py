@@ -1,0 +1,1 @@
+"""A vocabulary, and the model that uses it, extended in one transaction."""

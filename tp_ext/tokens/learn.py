@@ -1,0 +1,140 @@
+"""Chinese pieces learned from a corpus."""
+
+from __future__ import annotations
+
+import heapq
+import io
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import sentencepiece
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from tp_ext.errors import TokenizerError
+from tp_ext.tokens.candidates import Candidates, longest_first
+from tp_ext.tokens.characters import han_runs, is_chinese
+from tp_ext.tokens.continue_bpe import BORDER, Tokens, continue_bpe
+
+RARE = "rarer than --min_count"
+UNCOVERED = "a character beyond --character_coverage"
+
+
+def sample(texts: Iterable[str], most_bytes: int, seed: int) -> list[str]:
+    """Texts drawn from a stream of any length, every one as likely as another, of `most_bytes` characters of UTF-8.
+
+    Each text gets a random number, and those with the smallest stay. In the order of the stream. Raises TokenizerError
+    when there is nothing Chinese among them.
+    """
+    draw = random.Random(seed)
+    kept: list[tuple[float, int, str, int]] = []
+    held = 0
+    for place, text in enumerate(texts):
+        size = len(text.encode())
+        heapq.heappush(kept, (-draw.random(), place, text, size))
+        held += size
+        while held > most_bytes and len(kept) > 1:
+            held -= heapq.heappop(kept)[3]
+    chosen = [text for _, _, text, _ in sorted(kept, key=lambda each: each[1])]
+    if not any(map(han_runs, chosen)):
+        raise TokenizerError(f"the corpus has no Chinese text ({len(chosen)} documents were read)")
+    return chosen
+
+
+def learn_bpe(texts: Iterable[str], count: int, least: int, coverage: float) -> Candidates:
+    """The characters and the longer pieces, `count` in all, that BPE over runs of Han makes of `texts`.
+
+    Single characters, the most frequent first, are taken until they are the share `coverage` of the text. Nothing that
+    occurs less than `least` times is taken. Pieces are in the order of merging.
+    """
+    counts, letters = _characters(texts)
+    covered, refused = _cover(counts, least, coverage)
+    kept = np.zeros(int(letters.max()) + 2, bool)  # the last place is the border's
+    kept[[ord(character) for character in covered]] = True
+    letters = np.where(kept[letters], letters, BORDER)
+    merges = continue_bpe(letters, max(count - len(covered), 0), least)
+    found = [("".join(map(chr, merge.tokens)), merge.frequency) for merge in merges]
+    found += [(character, counts[character]) for character in covered]
+    pieces = [piece for piece, _ in sorted(found, key=lambda each: -each[1])]  # stable: merges stay in their order
+    return Candidates(pieces[:count], pieces[:count], "learned by BPE", refused)
+
+
+def learn_unigram(texts: Iterable[str], count: int, least: int, coverage: float) -> Candidates:
+    """As `learn_bpe`, by the unigram model of Kudo 2018 (arXiv 1804.10959), as sentencepiece trains it."""
+    runs = Counter(run for text in texts for run in han_runs(text))
+    covered, refused = _cover(_count(runs), least, coverage)
+    kept = set(covered)
+    output = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(f"{run}\t{times}" for run, times in runs.items() if kept.issuperset(run)),
+            input_format="tsv", model_writer=output, vocab_size=count + 1, hard_vocab_limit=False, model_type="unigram",
+            character_coverage=1.0, normalization_rule_name="identity", add_dummy_prefix=False,
+            remove_extra_whitespaces=False, split_by_unicode_script=False, max_sentence_length=1 << 30,
+            bos_id=-1, eos_id=-1, num_threads=2, minloglevel=2,
+        )  # fmt: skip
+    except RuntimeError as error:
+        reason = str(error).split("] ")[-1].strip() or "the text is too small"
+        raise TokenizerError(f"cannot learn {count} unigram pieces: {reason}") from None
+    pieces = sorted(ModelProto.FromString(output.getvalue()).pieces, key=lambda piece: -piece.score)
+    worth = [piece.piece for piece in pieces if piece.type == piece.NORMAL and is_chinese(piece.piece)][:count]
+    return Candidates(longest_first(worth), worth, "learned by the unigram model", refused)
+
+
+LEARNERS = {"bpe": learn_bpe, "unigram": learn_unigram}
+
+
+def jieba_words(
+    texts: Iterable[str], count: int, least: int, progress: Callable[[int], None] = lambda characters: None
+) -> Candidates:
+    """The `count` most frequent words of `texts` as jieba cuts them, of two Han characters and more."""
+    import logging
+
+    import jieba
+
+    jieba.setLogLevel(logging.WARNING)
+    words: Counter[str] = Counter()
+    for text in texts:
+        for run in han_runs(text):
+            words.update(word for word in jieba.cut(run) if len(word) > 1)
+        progress(len(text))
+    worth = [word for word, times in words.most_common(count) if times >= least]
+    rare = [word for word, times in words.most_common(count) if times < least]
+    if not worth:
+        raise TokenizerError(f"the corpus has no word that occurs {least} times")
+    return Candidates(longest_first(worth), worth, "words as jieba cuts them", {RARE: rare} if rare else {})
+
+
+def _characters(texts: Iterable[str]) -> tuple[Counter[str], Tokens]:
+    """How often each Han character occurs, and all of them as numbers, with a border after each run."""
+    blocks = []
+    for text in texts:
+        letters = np.frombuffer("\0".join([*han_runs(text), ""]).encode("utf-32-le"), "<u4").astype(np.int32)
+        blocks.append(np.where(letters == 0, BORDER, letters).astype(np.int32))
+    letters = np.concatenate(blocks)
+    times = np.bincount(letters[letters != BORDER])
+    return Counter({chr(letter): int(times[letter]) for letter in np.flatnonzero(times)}), letters
+
+
+def _count(runs: Counter[str]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for run, times in runs.items():
+        for character in run:
+            counts[character] += times
+    return counts
+
+
+def _cover(counts: Counter[str], least: int, coverage: float) -> tuple[list[str], dict[str, list[str]]]:
+    """Characters, most frequent first, until they are the share `coverage` of the text; and those left out."""
+    wanted, seen = coverage * sum(counts.values()), 0
+    covered: list[str] = []
+    refused: dict[str, list[str]] = {}
+    for character, times in counts.most_common():
+        reason = RARE if times < least else UNCOVERED if seen >= wanted else None
+        if reason:
+            refused.setdefault(reason, []).append(character)
+        else:
+            covered.append(character)
+            seen += times
+    return covered, refused

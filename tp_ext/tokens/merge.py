@@ -1,0 +1,313 @@
+"""A sentencepiece vocabulary with Chinese pieces added, so that nothing else is cut differently."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+import numpy as np
+from sentencepiece import SentencePieceProcessor
+from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
+
+from tp_ext.errors import TokenizerError
+from tp_ext.tokens.candidates import Candidates
+from tp_ext.tokens.characters import han_runs, has_chinese
+from tp_ext.tokens.continue_bpe import BORDER, Tokens, continue_bpe
+from tp_ext.tokens.sentence_piece import SentencePieceTokenizer
+
+OFFERED, CHARACTER, BRIDGE, FILLED, PAD, RESERVED = "offered", "character", "bridge", "filled", "pad", "reserved"
+"""Why a piece was added: it was offered; a character of one that was; a step on the way to one that no other steps
+lead to; learned from the corpus to fill the vocabulary; padding; a row kept free."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """A piece that the base does not have."""
+
+    piece: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A base vocabulary with pieces added."""
+
+    content: bytes
+    """The tokenizer's file."""
+    added: list[Added]
+    """In the order of their ids, which follow the base's."""
+
+
+def merge(
+    base: SentencePieceTokenizer, candidates: Candidates, size: int | None = None, corpus: Iterable[str] = (),
+    least: int = 2, pad: bool = True, multiple_of: int = 1, say: Callable[[str], None] = lambda message: None,
+) -> Merge:  # fmt: skip
+    """Add the pieces of `candidates`, and when `size` leaves room those that shorten `corpus` most.
+
+    The base's pieces, ids, scores and rules stay as they are. An added piece has a score below all of the base's (of a
+    unigram base: one that wins just over its parts), so that it comes into play only where the base has done what it
+    can; scores are distinct and fall with the id, so that every reader breaks ties alike. Every character of an added
+    piece is a piece. A piece that nothing leads to gets bridges: pairs of the tokens it is cut into.
+
+    What the corpus gives occurs in it `least` times. `size` is the total with `<pad>` (unless `pad` is false or the base has one); `multiple_of` rounds the total up with
+    reserved control pieces. Raises TokenizerError when `size` cannot be reached or is no such multiple.
+    """
+    model = ModelProto.FromString(base.content)
+    pad = pad and base.pad_id is None
+    room = _room(base, size, pad, multiple_of)
+    grower = _grower(model)
+    chosen = len(candidates.worth) if room is None else min(len(candidates.worth), room)
+    while True:
+        wanted = set(candidates.worth[:chosen])
+        added = grower.complete([piece for piece in candidates.pieces if piece in wanted])
+        if room is None or len(added) <= room:
+            break
+        chosen -= min(chosen, len(added) - room)
+    say(f"{chosen:,} of {len(candidates.worth):,} pieces offered, with {len(added) - chosen:,} characters and bridges")
+    texts = corpus if room is not None and len(added) < room else ()
+    runs = [run for text in texts for run in han_runs(text)]
+    if runs and room is not None:
+        added = _fill(grower, added, runs, room, least, say)
+    added = grower.order(added)
+    controls = _controls(model, base.vocab_size + len(added), pad, multiple_of)
+    content = grower.build(added, controls, pad)
+    return Merge(content, [*added, *controls])
+
+
+def _room(base: SentencePieceTokenizer, size: int | None, pad: bool, multiple_of: int) -> int | None:
+    if size is None:
+        return None
+    if size % multiple_of:
+        below = size // multiple_of * multiple_of
+        raise TokenizerError(f"size {size} is no multiple of {multiple_of}; {below} and {below + multiple_of} are")
+    room = size - base.vocab_size - pad
+    if room < 1:
+        raise TokenizerError(f"size {size} leaves no room: {base.path} has {base.vocab_size} pieces"
+                             + (" and <pad> takes one" if pad else ""))  # fmt: skip
+    return room
+
+
+def _grower(model: ModelProto) -> _BpeGrower | _UnigramGrower:
+    kinds = {TrainerSpec.BPE: _BpeGrower, TrainerSpec.UNIGRAM: _UnigramGrower}
+    if model.trainer_spec.model_type not in kinds:
+        name = TrainerSpec.ModelType.Name(model.trainer_spec.model_type).lower()
+        raise TokenizerError(f"the base is a {name} model; pieces can be added to BPE and unigram models")
+    return kinds[model.trainer_spec.model_type](model)
+
+
+class _BpeGrower:
+    """Adds pieces to a BPE model.
+
+    Sentencepiece joins the pair of neighbours whose text is the piece of the highest score, ties leftmost. Pieces
+    below all others are joined when nothing else can be; so a piece is reached in every text if its own text gives it.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.base = model
+        self.known = {piece.piece for piece in model.pieces}
+
+    def complete(self, pieces: Sequence[str]) -> list[Added]:
+        """`pieces` with the characters and bridges they need, in the order of joining."""
+        offered = [Added(piece, OFFERED) for piece in pieces]
+        return self._bridge(_characters(pieces, self.known) + offered)
+
+    def order(self, added: list[Added]) -> list[Added]:
+        """By falling score."""
+        return added
+
+    def _bridge(self, added: list[Added]) -> list[Added]:
+        while lost := self.unreachable(added):
+            pairs = Counter(first + second for tokens in lost.values() for first, second in set(pairwise(tokens)))
+            bridges: dict[str, None] = {}
+            for tokens in lost.values():
+                joined = [first + second for first, second in pairwise(tokens)]
+                if not bridges.keys() & set(joined):
+                    bridges[max(joined, key=lambda pair: pairs[pair])] = None
+            added = added + [Added(piece, BRIDGE) for piece in bridges]
+        return added
+
+    def unreachable(self, added: Sequence[Added]) -> dict[str, list[str]]:
+        """The pieces whose text is cut into several, with what it is cut into."""
+        processor = _inside(self.build(added))
+        first = len(self.base.pieces)
+        lost = {}
+        for number, ids in enumerate(processor.encode([each.piece for each in added], num_threads=1)):
+            if ids != [first + number]:
+                lost[added[number].piece] = [processor.id_to_piece(index) for index in ids]
+        return lost
+
+    def build(self, added: Sequence[Added], controls: Sequence[Added] = (), pad: bool = False) -> bytes:
+        """The model file."""
+        lowest = min(piece.score for piece in self.base.pieces if piece.score > -1e8 or has_chinese(piece.piece))
+        scores = [math.floor(lowest) - 1.0 - number for number in range(len(added))]
+        return _write(self.base, added, scores, controls, pad)
+
+
+class _UnigramGrower(_BpeGrower):
+    """Adds pieces to a unigram model.
+
+    The best cut of a text is the one with the highest sum of scores. An added piece gets just more than the best cut of
+    its text without it, and never less than the base's lowest score, on which the score of the unknown depends.
+    """
+
+    def complete(self, pieces: Sequence[str]) -> list[Added]:
+        """`pieces` with their characters, by falling score."""
+        return self.order(_characters(pieces, self.known) + [Added(piece, OFFERED) for piece in pieces])
+
+    def order(self, added: list[Added]) -> list[Added]:
+        """By falling score."""
+        self._scores = self._score(added)
+        return sorted(added, key=lambda each: -self._scores[each.piece])
+
+    def build(self, added: Sequence[Added], controls: Sequence[Added] = (), pad: bool = False) -> bytes:
+        """The model file."""
+        if not all(each.piece in self._scores for each in added):
+            self._scores = self._score(added)
+        return _write(self.base, added, [self._scores[each.piece] for each in added], controls, pad)
+
+    def _score(self, added: Sequence[Added]) -> dict[str, float]:
+        lowest = min(piece.score for piece in self.base.pieces if piece.type == piece.NORMAL)
+        taken = {piece.score for piece in self.base.pieces}
+        scores: dict[str, float] = {}
+        done: list[Added] = []
+        for length in sorted({len(each.piece) for each in added}):
+            group = [each for each in added if len(each.piece) == length]
+            processor = _inside(_write(self.base, done, [scores[each.piece] for each in done], (), False))
+            cuts = processor.encode([each.piece for each in group], num_threads=1)
+            parts = [sum(map(processor.get_score, ids)) if length > 1 else lowest for ids in cuts]
+            score = np.float32(-np.inf)
+            for part, each in sorted(zip(parts, group, strict=True), key=lambda pair: pair[0]):
+                score = max(np.float32(max(part, lowest) + 1e-3), np.nextafter(score, np.float32(0)))
+                while float(score) in taken:
+                    score = np.nextafter(score, np.float32(0))
+                taken.add(float(score))
+                scores[each.piece] = float(score)
+            done += group
+        return scores
+
+
+def _characters(pieces: Iterable[str], known: set[str]) -> list[Added]:
+    """The single characters of longer pieces that are neither in the base nor among `pieces`."""
+    offered = set(pieces) | known
+    missing = dict.fromkeys(character for piece in pieces for character in piece if character not in offered)
+    return [Added(character, CHARACTER) for character in missing]
+
+
+def _fill(
+    grower: _BpeGrower, added: list[Added], runs: list[str], room: int, least: int, say: Callable[[str], None]
+) -> list[Added]:
+    """More pieces up to `room`: what shortens `runs` most, as the vocabulary so far cuts them.
+
+    These are merges of two tokens made `least` times or more, and characters that are no piece yet: one of those saves
+    two tokens each time, a merge one.
+    """
+    refused: set[str] = set()
+    while len(added) < room:
+        known = grower.known | {each.piece for each in added} | refused
+        counts = Counter(character for run in runs for character in run)
+        missing = {character: times for character, times in counts.items() if character not in known and times >= least}
+        processor = _inside(grower.build(added))
+        tokens = _tokens(processor, runs, list(missing))
+        merges = continue_bpe(tokens, room - len(added) + len(refused), least)
+        names = [*map(processor.id_to_piece, range(processor.vocab_size())), *missing]
+        gains = [("".join(map(names.__getitem__, merge.tokens)), merge.frequency) for merge in merges]
+        gains = sorted([*((letter, 2 * times) for letter, times in missing.items()), *gains], key=lambda gain: -gain[1])
+        texts = dict.fromkeys(text for text, _ in gains if text not in known)
+        new = [Added(text, FILLED) for text in islice(texts, room - len(added))]
+        if not new:
+            raise TokenizerError(
+                f"the corpus fills {len(added)} of {room} places with pieces that occur {least} times; take a size that "
+                f"is {room - len(added)} smaller, or more text"
+            )
+        # a merge seen inside a longer run need not be made in its own text: such a one is left out
+        while lost := grower.unreachable([*added, *new]):
+            refused |= lost.keys()
+            new = [each for each in new if each.piece not in lost]
+        added = [*added, *new]
+        say(f"{len(new):,} pieces learned from the corpus")
+    return added
+
+
+def _tokens(processor: SentencePieceProcessor, runs: Sequence[str], atoms: Sequence[str]) -> Tokens:
+    """The ids of all runs in one array, with a border after each; the characters `atoms` get numbers after all ids.
+
+    Other characters that are no piece are borders too.
+    """
+    number = {atom: processor.vocab_size() + place for place, atom in enumerate(atoms)}
+    strange = {i for i in range(processor.vocab_size()) if processor.is_byte(i) or processor.is_unknown(i)}
+    whole = re.compile("".join(["[^", *map(re.escape, atoms), "]+|."])) if atoms else re.compile(".+")
+
+    def blocks() -> Iterator[Tokens]:
+        left = iter(runs)
+        while block := list(islice(left, 20000)):
+            parts = [part for run in block for part in [*whole.findall(run), ""]]
+            tokens = []
+            for part, ids in zip(parts, processor.encode(parts, num_threads=1), strict=True):
+                if part in number:
+                    tokens.append(number[part])
+                else:
+                    tokens += [BORDER if index in strange else index for index in ids] if part else [BORDER]
+            yield np.array(tokens, np.int32)
+
+    return np.concatenate(list(blocks()))
+
+
+def _controls(model: ModelProto, size: int, pad: bool, multiple_of: int) -> list[Added]:
+    known = {piece.piece for piece in model.pieces}
+    if pad and "<pad>" in known:
+        raise TokenizerError("the base has a piece <pad> that is not its padding; leave the padding out with --no_pad")
+    controls = [Added("<pad>", PAD)] if pad else []
+    names = (f"<reserved_{number}>" for number in range(size + multiple_of))
+    free = (name for name in names if name not in known)
+    return controls + [Added(name, RESERVED) for name in islice(free, -(size + len(controls)) % multiple_of)]
+
+
+def _inside(content: bytes) -> SentencePieceProcessor:
+    """A processor that puts no space before a text."""
+    model = ModelProto.FromString(content)
+    model.normalizer_spec.add_dummy_prefix = False
+    return SentencePieceProcessor(model_proto=model.SerializeToString())
+
+
+def _write(
+    base: ModelProto, added: Sequence[Added], scores: Sequence[float], controls: Sequence[Added], pad: bool
+) -> bytes:
+    """The base's file with normal pieces and control pieces behind its own."""
+    model = ModelProto()
+    model.CopyFrom(base)
+    for each, score in zip(added, scores, strict=True):
+        model.pieces.add(piece=each.piece, score=score, type=ModelProto.SentencePiece.NORMAL)
+    for each in controls:
+        model.pieces.add(piece=each.piece, score=0.0, type=ModelProto.SentencePiece.CONTROL)
+    model.trainer_spec.vocab_size = len(model.pieces)
+    if pad:
+        model.trainer_spec.pad_id = len(base.pieces) + len(added)
+        model.trainer_spec.pad_piece = "<pad>"
+    return bytes(model.SerializeToString())
+
+
+def check_file(base: bytes, merged: bytes) -> None:
+    """Compare two model files. Raises TokenizerError unless the base's pieces and rules are in the merged one unchanged.
+
+    Added scores must be distinct, from the base's too, and fall with the id.
+    """
+    before, after = ModelProto.FromString(base), ModelProto.FromString(merged)
+    first = len(before.pieces)
+    problems = []
+    if any(old != new for old, new in zip(before.pieces, after.pieces, strict=False)) or len(after.pieces) < first:
+        problems.append("pieces of the base have changed")
+    if before.normalizer_spec != after.normalizer_spec or before.denormalizer_spec != after.denormalizer_spec:
+        problems.append("the base's normalisation has changed")
+    for name in ("vocab_size", "pad_id", "pad_piece"):
+        setattr(after.trainer_spec, name, getattr(before.trainer_spec, name))
+    if before.trainer_spec.SerializeToString() != after.trainer_spec.SerializeToString():
+        problems.append("the base's other settings have changed")
+    added = [piece.score for piece in after.pieces[first:] if piece.type == piece.NORMAL]
+    if any(second >= one for one, second in pairwise(added)) or {piece.score for piece in before.pieces} & set(added):
+        problems.append("scores of added pieces are not distinct and falling")
+    if problems:
+        raise TokenizerError(f"the merged tokenizer fails its proof: {'; '.join(problems)}")

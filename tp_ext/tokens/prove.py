@@ -1,0 +1,128 @@
+"""The proof that a merged tokenizer is the base on all that is not Chinese, and that every piece can be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from tp_ext.errors import TokenizerError
+from tp_ext.tokens.characters import has_chinese, is_chinese, split_chinese
+from tp_ext.tokens.tokenizer import Tokenizer
+
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text as both tokenizers cut it."""
+
+    text: str
+    before: list[int]
+    after: list[int]
+
+
+def cut(base: Tokenizer, merged: Tokenizer, lines: Iterable[str]) -> Iterator[Line]:
+    """Each line with its ids before and after."""
+    left = iter(lines)
+    while block := list(islice(left, 2000)):
+        for text, before, after in zip(block, base.encode_batch(block), merged.encode_batch(block), strict=True):
+            yield Line(text, before, after)
+
+
+@dataclass
+class Proof:
+    """What was compared and what was found; differences end in an error."""
+
+    base: Tokenizer
+    merged: Tokenizer
+    lines: dict[str, int] = field(default_factory=dict)
+    """Lines compared, by the name of their text."""
+    differences: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the base itself does not allow."""
+
+    def __post_init__(self) -> None:
+        texts = [(index, self.base.text(index)) for index in range(self.base.vocab_size)]
+        chinese = [text for _, text in texts if text and has_chinese(text)]
+        mixed = [text for text in chinese if not is_chinese(text)]
+        several = [text for text in chinese if len(text) > 1]
+        self._strict_beside = not mixed
+        self._never_longer = not several
+        if mixed:
+            self.notes.append(f"the base joins Chinese with other text in {len(mixed)} pieces ({', '.join(mixed[:3])}), "
+                              "so what stands beside Chinese may be cut differently")  # fmt: skip
+        if several:
+            self.notes.append(f"the base has {len(several)} Chinese pieces of several characters ({', '.join(several[:3])}), "
+                              "so a text may in a rare case take more tokens than before")  # fmt: skip
+
+    def vocabulary(self) -> None:
+        """Compare the vocabularies: ids of the base stay, and every added piece is what its own text gives."""
+        first = self.base.vocab_size
+        for index in range(first):
+            if self.merged.piece(index) != self.base.piece(index):
+                self._differ(f"id {index} was {self.base.piece(index)!r} and is {self.merged.piece(index)!r}")
+        if lost := sorted(self.base.special_ids ^ {index for index in self.merged.special_ids if index < first}):
+            self._differ(f"ids {lost[:SHOWN]} are special in one of the two only")
+        added = [index for index in range(first, self.merged.vocab_size) if index not in self.merged.special_ids]
+        texts = [self.merged.text(index) for index in added]
+        whole = [(index, text) for index, text in zip(added, texts, strict=True) if text is not None]
+        for (index, text), ids in zip(whole, self.merged.encode_inside([text for _, text in whole]), strict=True):
+            if ids != [index]:
+                pieces = " ".join(map(self.merged.piece, ids))
+                self._differ(f"{text!r} (id {index}) cannot be reached: its own text gives {pieces}")
+
+    def line(self, name: str, line: Line) -> None:
+        """Compare one line of the text `name`."""
+        self.lines[name] = self.lines.get(name, 0) + 1
+        if line.before == line.after:
+            return
+        where = f"{name}: {line.text[:60]!r}"
+        known = self._bytes(self.base, line.before)
+        if not has_chinese(line.text if known is None else known.decode("utf-8", "replace")):
+            self._differ(f"{where} has no Chinese and is cut differently: {self._first(line)}")
+            return
+        if known is not None and self.base.decode(line.before) != self.merged.decode(line.after):
+            self._differ(f"{where} comes back differently")
+        if self._never_longer and len(line.after) > len(line.before):
+            self._differ(f"{where} takes {len(line.after)} tokens instead of {len(line.before)}")
+        if self._strict_beside and known is not None:
+            if _beside(self.base, line.before, known) != _beside(self.merged, line.after, known):
+                self._differ(f"{where} is cut differently beside its Chinese: {self._first(line)}")
+
+    def finish(self) -> None:
+        """Raise TokenizerError naming the differences, when there are any."""
+        if self.differences:
+            more = len(self.differences) - SHOWN
+            listed = "\n".join(f"  {each}" for each in self.differences[:SHOWN])
+            raise TokenizerError(
+                f"the merged tokenizer fails its proof in {len(self.differences)} places; nothing was written\n{listed}"
+                + (f"\n  and {more} more" if more > 0 else "")
+            )
+
+    def _differ(self, what: str) -> None:
+        self.differences.append(what)
+
+    def _first(self, line: Line) -> str:
+        place = next((n for n, (a, b) in enumerate(zip(line.before, line.after, strict=False)) if a != b), 0)
+        before, after = line.before[place : place + 4], line.after[place : place + 4]
+        return f"{' '.join(map(self.base.piece, before))} became {' '.join(map(self.merged.piece, after))}"
+
+    @staticmethod
+    def _bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes | None:
+        parts = [tokenizer.token_bytes(index) for index in ids]
+        return None if any(part is None for part in parts) else b"".join(part for part in parts if part is not None)
+
+
+def _beside(tokenizer: Tokenizer, ids: Sequence[int], text: bytes) -> list[tuple[int, int]]:
+    """Place in bytes and id of every token that holds nothing Chinese."""
+    chinese = bytearray()
+    for is_part, part in split_chinese(text.decode("utf-8", "surrogateescape")):
+        chinese += bytes([is_part]) * len(part.encode("utf-8", "surrogateescape"))
+    found, place = [], 0
+    for index in ids:
+        size = len(tokenizer.token_bytes(index) or b"")
+        if not any(chinese[place : place + size]):
+            found.append((place, index))
+        place += size
+    return found
