@@ -9,7 +9,7 @@ from pathlib import Path
 from tp_ext.checkpoint.grow import METHODS
 from tp_ext.errors import run_command
 from tp_ext.extend.growth import GrowthSettings
-from tp_ext.extend.weights import grow_weights
+from tp_ext.extend.weights import ModelSettings, grow_weights
 from tp_ext.progress import Progress
 
 
@@ -30,15 +30,14 @@ def main() -> None:
     parser.add_argument("--chinese", type=Path, nargs="+", default=[], help="text with new pieces, to compare methods on")
     parser.add_argument("--proof_tokens", type=int, default=usual.proof_tokens, help="tokens read of each text")
     args = parser.parse_args()
-    settings = GrowthSettings(
+    growth_settings = GrowthSettings(
         method=args.method, head_method=args.head_method, seed=args.seed, multiple_of=args.multiple_of,
         proof_tokens=args.proof_tokens,
     )  # fmt: skip
+    of_model = ModelSettings(model=args.model, config_path=args.config_path, english=args.english, chinese=args.chinese,
+                             growth=growth_settings)  # fmt: skip
     with Progress("grow", " tensors") as progress:
-        growth = grow_weights(
-            args.model, args.tokenizer, args.output, settings, args.base_tokenizer, args.config_path, args.english,
-            args.chinese, progress,
-        )  # fmt: skip
+        growth = grow_weights(of_model, args.tokenizer, args.output, args.base_tokenizer, progress)
     print(
         f"English, bits per byte: {growth.english_before:.4f} before, {growth.english_after:.4f} after\n"
         f"Chinese, bits per byte: {growth.chinese_before:.4f} before, {growth.chinese_after:.4f} after; by method "

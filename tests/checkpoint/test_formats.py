@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -213,6 +214,19 @@ def test_a_huggingface_model_that_cannot_be_expressed_is_refused(tmp_path, chang
     (tmp_path / "hf" / "manifest.json").unlink()
     with pytest.raises((CheckpointError, ConfigError), match=expected):
         open_model(tmp_path / "hf", families)
+
+
+@pytest.mark.parametrize("to", ["native", "huggingface", "tencentpretrain"])
+def test_no_page_of_a_file_stays_in_memory_when_its_tensors_are_gone(tmp_path, to):
+    model_folder(tmp_path / "model", LLAMA)
+    source = convert(tmp_path / "model", tmp_path / "other", to, families)
+    held = [tensor for _, tensor in source.read()]
+    maps = Path("/proc/self/maps")
+    assert str(tmp_path / "other") in maps.read_text()
+    assert held
+    del held
+    assert str(tmp_path / "other") not in maps.read_text()
+    assert dict(source.read())
 
 
 def test_what_we_write_is_what_the_safetensors_package_reads(tmp_path):

@@ -139,16 +139,14 @@ def test_the_head_follows_its_own_method(tmp_path, tokenizer, merged):
 
 
 def test_rows_that_filled_the_base_up_do_not_stay_in_the_middle(tmp_path, tokenizer, merged):
-    plain = tables(grow(source_of(tmp_path / "m", tokenizer), tokenizer, merged))
     for number, changes in enumerate([{"vocab_size": 512}, {"vocab_size": 503, "vocab_padding": 3}]):
         source = source_of(tmp_path / str(number), tokenizer, **changes)
         grown = grow(source, tokenizer, merged)
         assert grown.config.rows == NEW
         assert grown.config.vocab_padding == 0
-        for (name, before), after in zip(((n, t) for n, t in source.read() if n in (EMBEDDING, HEAD)), tables(grown), strict=True):
-            assert torch.equal(after[:OLD], before[:OLD]), name
+        for before, after in zip(tables(source), tables(grown), strict=True):
+            assert torch.equal(after[:OLD], before[:OLD])
             assert (after[-1] - before[:OLD].mean(0)).abs().max() <= 1e-6
-    assert len(plain[0]) == NEW
 
 
 def test_rows_are_filled_up_to_a_multiple_with_a_mean(tmp_path, tokenizer, merged):
@@ -265,7 +263,7 @@ if to == "source":
     shapes, block = shapes_of(families.get("llama"), config), torch.randn(11008, 4096).bfloat16()
     def read():
         for name, shape in shapes.items():
-            yield name, block.repeat(3, 1)[: shape[0]] if shape[-1] == 4096 else torch.ones(shape, dtype=torch.bfloat16)
+            yield name, block.repeat(3, 1)[: shape[0]] if shape[1:] == (4096,) else torch.ones(shape, dtype=torch.bfloat16)
     source = Source(folder, to, families.get("llama"), config, shapes, torch.bfloat16, read)
     (folder / to).mkdir()
     write_weights(folder / to, source, "huggingface", torch.bfloat16)

@@ -1,14 +1,11 @@
 import json
 import math
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
-from conftest import BLOOM, LLAMA, command, environment, extend_spm, make_texts, tiny
+from conftest import BLOOM, LLAMA, extend_spm, make_texts, tiny
 
 from tp_ext.checkpoint.convert import convert
 from tp_ext.checkpoint.formats import EMBEDDING, HEAD, KIND, open_model, write_trained
@@ -144,9 +141,9 @@ def test_rows_are_filled_up_in_native_folders_only(tmp_path, base, tokenizer, me
 def test_an_english_loss_beyond_the_bound_is_refused_with_both_numbers(tmp_path, base, tokenizer, spm_path):
     pieces = [tokenizer.piece(index) for index in tokenizer.encode(" ".join(ENGLISH[:5]))]
     known = {tokenizer.piece(index) for index in range(500)}
-    pairs = {one + other for one, other in zip(pieces, pieces[1:], strict=False)} - known
+    pairs = {one + other for one, other in pairwise(pieces)} - known
     letters = extend_spm(spm_path, tmp_path / "letters.model", [pair for pair in pairs if "▁" not in pair[1:]])
-    with pytest.raises(CheckpointError, match=r"costs \d.\d{4} bits .* and \d.\d{4} under its base; .*cuts this text otherwise"):
+    with pytest.raises(CheckpointError, match=r"costs \d.\d{4} .* \d.\d{4} under its base; .*cuts this text otherwise"):
         grown(tmp_path / "out", base, tokenizer, letters)
 
 

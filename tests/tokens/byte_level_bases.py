@@ -10,7 +10,10 @@ LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
-OTHERS = ["ひらがなとカタカナの文章です", "한국어 문장도 그대로", "🙂👍🏽🎉 “quoted” — … ·", "Съешь же ещё", "x = [1, 2.5e-3]  # {y}"]
+OTHERS = [
+    "ひらがなとカタカナの文章です", "한국어 문장도 그대로", "🙂👍🏽🎉 “quoted” — … ·", "Съешь же ещё",
+    "x = [1, 2.5e-3]  # {y}",
+]  # fmt: skip
 NAMES = ("gpt2", "prefixed", "llama3", "bloom", "qwen")
 
 
@@ -26,7 +29,7 @@ def make_base(name, folder, pieces_num=600):
     tokenizer.decoder = decoders.ByteLevel()
     first = []
     if name in ("gpt2", "prefixed"):
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=name == "prefixed")
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         first = ["<|endoftext|>"]
     elif name == "bloom":
         tokenizer.pre_tokenizer = split_by(BLOOM)
@@ -36,9 +39,12 @@ def make_base(name, folder, pieces_num=600):
     if name == "qwen":
         tokenizer.normalizer = normalizers.NFC()
     trainer = trainers.BpeTrainer(
-        vocab_size=pieces_num, special_tokens=first, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
+        vocab_size=pieces_num, special_tokens=first, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
     tokenizer.train_from_iterator([*make_texts(60, 7), *OTHERS * 3], trainer)
+    if name == "prefixed":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     if name in ("llama3", "qwen"):
         last = ["<|begin_of_text|>", "<|end_of_text|>"] if name == "llama3" else ["<|endoftext|>", "<|im_start|>"]
         tokenizer.add_special_tokens(last)

@@ -68,7 +68,8 @@ def test_special_pieces_are_known_by_their_names(bases, name, bos, eos, pad):
     ("files", "bos", "eos", "pad"),
     [({"tokenizer_config.json": {"bos_token": "</s>", "eos_token": "<s>", "pad_token": None}}, "</s>", "<s>", "<pad>"),
      ({"special_tokens_map.json": {"eos_token": {"content": "<unk>"}}}, "<s>", "<unk>", "<pad>"),
-     ({"special_tokens_map.json": {"pad_token": "<unk>"}, "tokenizer_config.json": {"pad_token": "</s>"}}, "<s>", "</s>", "</s>"),
+     ({"special_tokens_map.json": {"pad_token": "<unk>"}, "tokenizer_config.json": {"pad_token": "</s>"}},
+      "<s>", "</s>", "</s>"),
      ({"tokenizer_config.json": {"bos_token": "</s>", "eos_token": "</s>"}}, None, "</s>", "<pad>")],
 )  # fmt: skip
 def test_files_beside_name_special_pieces(paths, tmp_path, files, bos, eos, pad):
@@ -101,11 +102,12 @@ def test_the_text_of_a_piece(bases, name):
         texts = [base.text(index) for index in ids]
         if None not in texts:
             assert "".join(texts) == line
+        assert b"".join(map(base.token_bytes, ids)) == line.encode()
     assert base.vocab_size == 1 + max(base._library.get_vocab().values())
     for index in range(base.vocab_size):
         content = bytes_of(base.piece(index))
         if index in base.special_ids:
-            assert base.text(index) is None
+            assert base.text(index) is base.token_bytes(index) is None
         elif base.text(index) is None:
             assert "\ufffd" in content.decode(errors="replace")
         else:
@@ -123,6 +125,23 @@ def test_ids_without_a_piece_are_special_and_counted(paths, tmp_path):
     assert base.special_ids == {0, size, size + 1}
     assert (base.piece(size), base.text(size)) == ("", None)
     assert base.decode([size, size + 2]) == " hole"
+
+
+@pytest.mark.parametrize(
+    ("index", "message"), [(610, "says that '<tool>' is 602, but to the tokenizers library it is 603"),
+                           (602, "'<tool>' is 602, but .* it is 603"), (599, "gives the id 599 to two pieces, ")],
+)  # fmt: skip
+def test_ids_the_library_would_change_are_refused(paths, tmp_path, index, message):
+    document = json.loads(paths["llama3"].read_text())
+    assert [token["id"] for token in document["added_tokens"]] == [600, 601, 602]
+    document["model"]["vocab"]["Ġmore"] = index
+    if index == 599:
+        document["added_tokens"] = []
+    else:
+        document["added_tokens"] = document["added_tokens"][2:]
+        document["model"]["vocab"] |= {"Ġa1": 600, "Ġa2": 601}
+    with pytest.raises(TokenizerError, match=message):
+        open_tokenizer(write_base(document, tmp_path))
 
 
 def test_a_file_that_truncates_and_pads_does_neither(paths, tmp_path):
@@ -179,7 +198,9 @@ def test_what_is_no_byte_level_bpe_is_refused(paths, tmp_path, change, message):
         open_tokenizer(write_base(document, tmp_path))
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"not json", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "no model")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"not json", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "has no model")]
+)
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content, message):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(TokenizerError, match=message):

@@ -142,7 +142,7 @@ def grow_model(
         rows_before=source.config.rows,
         rows_after=written.config.rows,
         vocab_padding=written.config.vocab_padding,
-        parameters_added=_parameters(written) - _parameters(source),
+        parameters_added=count_parameters(written) - count_parameters(source),
         english_bound=ENGLISH_BOUND,
         english_before=english_before,
         english_after=english_after,
@@ -235,5 +235,6 @@ def _check_english(before: float, after: float, cut_alike: bool) -> None:
     )
 
 
-def _parameters(source: Source) -> int:
+def count_parameters(source: Source) -> int:
+    """Numbers in all tensors, a tied head not twice."""
     return sum(map(math.prod, source.shapes.values()))

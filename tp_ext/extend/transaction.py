@@ -11,8 +11,10 @@ from typing import Any
 
 from tp_ext.corpus import readers
 from tp_ext.errors import TokenizerError
+from tp_ext.extend.cost import cost
 from tp_ext.extend.figures import TextFigures, piece_figures
-from tp_ext.output import whole_folder, write_manifest
+from tp_ext.extend.report import write_report
+from tp_ext.output import sha256_of, whole_folder, write_manifest
 from tp_ext.tokens import battery, candidates, learn
 from tp_ext.tokens.candidates import Candidates
 from tp_ext.tokens.characters import han_runs, is_chinese
@@ -65,7 +67,10 @@ class Settings:
 class Vocabulary:
     """A merged tokenizer in its folder, and what there is to tell of it."""
 
+    base: Tokenizer
     tokenizer: Tokenizer
+    figures: dict[str, TextFigures]
+    """By the name of the text."""
     report: dict[str, Any]
 
 
@@ -79,11 +84,13 @@ def extend_vocabulary(settings: Settings, say: Say = lambda message: None) -> Vo
     """
     with whole_folder(settings.output, KIND, TokenizerError) as folder:
         made = make_vocabulary(settings, folder, say)
-        write_manifest(folder, KIND, manifest_of(settings, made))
-    return Vocabulary(open_tokenizer(settings.output), made.report)
+        made.report["cost"] = cost(made.figures, made.tokenizer.vocab_size - made.base.vocab_size)
+        write_report(folder, made.report)
+        write_manifest(folder, KIND, manifest_of(made))
+    return made
 
 
-def manifest_of(settings: Settings, made: Vocabulary) -> dict[str, Any]:
+def manifest_of(made: Vocabulary) -> dict[str, Any]:
     """What the manifest tells of a tokenizer's parents."""
     return {"base": made.report["base"], "tokenizer_sha256": made.tokenizer.sha256, "inputs": made.report["inputs"]}
 
@@ -110,7 +117,7 @@ def make_vocabulary(settings: Settings, folder: Path, say: Say) -> Vocabulary:
         "pieces": piece_figures(base, tokenizer, used, [each.origin for each in added]),
         "refused": refused,
     }  # fmt: skip
-    return Vocabulary(tokenizer, report)
+    return Vocabulary(base, tokenizer, figures, report)
 
 
 def _sample(paths: tuple[Path, ...], settings: Settings) -> list[str]:
@@ -224,8 +231,6 @@ def _write_others(tokenizer: Tokenizer, folder: Path, gguf: bool) -> dict[str, s
 
 
 def _inputs(settings: Settings) -> list[dict[str, Any]]:
-    from tp_ext.output import sha256_of
-
     named = {"pieces": settings.pieces, "chars": settings.chars, "words": settings.words, "corpus": settings.corpus,
              "fill": settings.fill, "check": settings.check}  # fmt: skip
     return [{"as": kind, "path": str(path), "bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -1,48 +1,100 @@
-"""A model folder for a vocabulary that was merged earlier: whole and proved, or absent."""
+"""A model folder with a longer vocabulary: whole and proved, or absent."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tp_ext.checkpoint.formats import KIND, TOKENIZER_FILES, open_model
-from tp_ext.corpus.readers import read, split
+from tp_ext.corpus import readers
 from tp_ext.errors import CheckpointError
-from tp_ext.extend.growth import Growth, GrowthSettings, grow_model, manifest_of
+from tp_ext.extend.cost import cost
+from tp_ext.extend.growth import Growth, GrowthSettings, count_parameters, grow_model
+from tp_ext.extend.growth import manifest_of as manifest_of_model
+from tp_ext.extend.report import write_report
+from tp_ext.extend.transaction import Say, Settings, Vocabulary, make_vocabulary, manifest_of
 from tp_ext.models import families
 from tp_ext.output import whole_folder, write_json, write_manifest
 from tp_ext.tokens.battery import CHINESE, ENGLISH
+from tp_ext.tokens.rows import check_rows
 from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
+from tp_ext.train.report import flops_per_token
 
 REPORT = "growth.json"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which model is grown, and on what text that is proved."""
+
+    model: Path
+    config_path: Path | None = None
+    """The model's JSON, for a .bin that has none beside it."""
+    english: Sequence[Path] = ()
+    """Text files without the new pieces, for the proof; by default a short text of our own."""
+    chinese: Sequence[Path] = ()
+    """Text files with new pieces, on which the methods are compared; by default a short text of our own."""
+    growth: GrowthSettings = field(default_factory=GrowthSettings)
+
+    def texts(self) -> tuple[Iterable[str], Iterable[str]]:
+        """English and Chinese."""
+        english = readers.texts(self.english) if self.english else [ENGLISH]
+        return english, readers.texts(self.chinese) if self.chinese else [CHINESE]
+
+
+def extend_model(
+    settings: Settings, of_model: ModelSettings, say: Say = lambda message: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Vocabulary:  # fmt: skip
+    """Write the model, grown to the vocabulary that `settings` describe, into the folder `settings.output`.
+
+    Tokenizer, weights, proof and report are written together or not at all. Raises UserErrors.
+    """
+    _check_apart(of_model.model, settings.output)
+    source = open_model(of_model.model, families, of_model.config_path)
+    check_rows(source.config, open_tokenizer(settings.base))
+    with whole_folder(settings.output, KIND, CheckpointError) as folder:
+        made = make_vocabulary(settings, folder, say)
+        say(f"growing {source.path} from {source.config.rows:,} rows")
+        growth = grow_model(folder, source, made.base, made.tokenizer, of_model.growth, *of_model.texts(), progress)
+        sources = (source, open_model(folder, families))
+        flops = [flops_per_token(count_parameters(each), each.config, each.config.max_seq_length) for each in sources]
+        rows = growth.rows_after - growth.rows_before
+        made.report["growth"] = growth.to_json()
+        made.report["cost"] = cost(made.figures, rows, growth.parameters_added, *flops)
+        write_report(folder, made.report)
+        parents = manifest_of_model(source, made.base, made.tokenizer, of_model.growth)
+        write_manifest(folder, KIND, {**manifest_of(made), **parents})
+    return made
+
+
 def grow_weights(
-    model: Path, tokenizer: Path, output: Path, settings: GrowthSettings, base_tokenizer: Path | None = None,
-    config_path: Path | None = None, english: Sequence[Path] = (), chinese: Sequence[Path] = (),
+    of_model: ModelSettings, tokenizer: Path, output: Path, base_tokenizer: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Growth:  # fmt: skip
-    """Write the model at `model`, grown to the merged `tokenizer` (file or folder), into the folder `output`.
+    """Write the model, grown to a `tokenizer` merged earlier (file or folder), into the folder `output`.
 
-    The base tokenizer is by default the one beside the model; `english` and `chinese` are text files for the proof, by
-    default two short texts of our own. Raises UserErrors, and leaves no output, when a part does not fit another or
-    the proof fails.
+    The base tokenizer is by default the one beside the model. Raises UserErrors, and leaves no output, when a part does
+    not fit another or the proof fails.
     """
-    one, other = model.resolve(), output.resolve()
-    if one == other or one in other.parents or other in one.parents:
-        raise CheckpointError(f"{output}: is where the model is; name a folder beside it")
-    source = open_model(model, families, config_path)
+    _check_apart(of_model.model, output)
+    source = open_model(of_model.model, families, of_model.config_path)
     base = open_tokenizer(base_tokenizer or source.folder)
     merged = open_tokenizer(tokenizer)
     with whole_folder(output, KIND, CheckpointError) as folder:
         _copy_tokenizer(tokenizer, merged, folder)
-        growth = grow_model(
-            folder, source, base, merged, settings, _texts(english) or [ENGLISH], _texts(chinese) or [CHINESE], progress
-        )
+        growth = grow_model(folder, source, base, merged, of_model.growth, *of_model.texts(), progress)
         write_json(folder / REPORT, growth.to_json())
-        write_manifest(folder, KIND, manifest_of(source, base, merged, settings))
+        write_manifest(folder, KIND, manifest_of_model(source, base, merged, of_model.growth))
     return growth
+
+
+def _check_apart(model: Path, output: Path) -> None:
+    one, other = model.resolve(), output.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise CheckpointError(f"{output}: is where the model is; name a folder beside it")
 
 
 def _copy_tokenizer(path: Path, merged: Tokenizer, folder: Path) -> None:
@@ -52,9 +104,3 @@ def _copy_tokenizer(path: Path, merged: Tokenizer, folder: Path) -> None:
                 shutil.copyfile(path / name, folder / name)
     else:
         (folder / merged.file_name).write_bytes(merged.content)
-
-
-def _texts(paths: Sequence[Path]) -> Iterable[str] | None:
-    """The documents of text files, read when they are asked for; None without files."""
-    parts = [part for path in paths for part in split(path)]
-    return (text for part in parts for _, text in read(part)) if paths else None

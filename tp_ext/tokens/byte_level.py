@@ -145,6 +145,7 @@ class ByteLevelTokenizer(Tokenizer):
         self._library = open_library(document, path)
         self._prefixes = any(step.get("add_prefix_space") for step in steps_of(document["pre_tokenizer"]))
         self._added = self._library.get_added_tokens_decoder()
+        self._check_ids(document)
         self.vocab_size: int = max(self._library.get_vocab(with_added_tokens=True).values()) + 1
         self.beside = {name: (path.parent / name).read_bytes() for name in BESIDE if (path.parent / name).is_file()}
         self._named = _read_names(self.beside, path.parent)
@@ -152,6 +153,19 @@ class ByteLevelTokenizer(Tokenizer):
         self.pad_id = self._special("pad")
         bos = self._special("bos")
         self.bos_id = bos if bos != self.eos_id else None
+
+    def _check_ids(self, document: Mapping[str, Any]) -> None:
+        for token in document.get("added_tokens") or []:
+            index = self._library.token_to_id(token["content"])
+            if index != token["id"]:
+                raise TokenizerError(
+                    f"{self.path}: says that {token['content']!r} is {token['id']}, but to the tokenizers library it is "
+                    f"{index}; the ids of added tokens must follow those of the vocabulary"
+                )
+        pieces: dict[int, str] = {}
+        for piece, index in self._library.get_vocab(with_added_tokens=True).items():
+            if pieces.setdefault(index, piece) != piece:
+                raise TokenizerError(f"{self.path}: gives the id {index} to two pieces, {pieces[index]!r} and {piece!r}")
 
     def _special(self, role: str) -> int | None:
         named = self._named.get(f"{role}_token")
@@ -191,16 +205,19 @@ class ByteLevelTokenizer(Tokenizer):
 
     def text(self, index: int) -> str | None:
         """The characters of a piece; None for special ids and for bytes that are no whole characters."""
+        content = self.token_bytes(index)
+        try:
+            return None if content is None else content.decode()
+        except UnicodeDecodeError:
+            return None
+
+    def token_bytes(self, index: int) -> bytes | None:
+        """The bytes of a piece; None for special ids."""
         if index in self.special_ids:
             return None
         piece = self.piece(index)
         content = None if index in self._added else bytes_of(piece)
-        if content is None:
-            return piece
-        try:
-            return content.decode()
-        except UnicodeDecodeError:
-            return None
+        return piece.encode() if content is None else content
 
     @cached_property
     def special_ids(self) -> frozenset[int]:

@@ -20,18 +20,15 @@ from tp_ext.tokens.byte_level import (
     without_prefix_space,
     words_of,
 )
+from tp_ext.tokens.candidates import IN_BASE, NORMALIZED, TWICE
 from tp_ext.tokens.continue_bpe import BORDER, Tokens, continue_bpe
 from tp_ext.tokens.joining import Joining, Ownership
+from tp_ext.tokens.merge import BRIDGE, CHARACTER, FILLED, OFFERED, PAD, RESERVED, Added
 
-OFFERED, CHARACTER, BRIDGE, BYTES = "offered", "character", "bridge", "bytes"
-FILLED, PAD, RESERVED = "filled", "pad", "reserved"
-"""Why a piece was added: it was offered; a character of one that was; a step on the way to one, of whole characters or
-of a part of one; learned from the corpus to fill the vocabulary; padding; a row kept free."""
+BYTES = "bytes"
+"""Why a token was added, beside what a merge of sentencepiece pieces knows: a part of a character, which others share."""
 
-IN_BASE = "in the base already"
-TWICE = "offered twice"
 NOT_CHINESE = "characters that other languages use"
-NORMALIZED = "changed by the base's normalisation, so that no text could ever give it"
 MADE_BY_NORMALIZING = "what other characters become by the base's normalisation"
 CUT = "cut by the base's pre-tokenizer"
 SHARED = "bytes that cannot be joined without touching other characters or the base's pieces"
@@ -41,22 +38,13 @@ _UNASSIGNED = ("Cn", "Co", "Cs")
 
 
 @dataclass(frozen=True)
-class Added:
-    """A piece that the base does not have."""
-
-    piece: str
-    """Its text; of bytes that are no whole characters, as the vocabulary writes them."""
-    origin: str
-
-
-@dataclass(frozen=True)
 class ByteLevelMerge:
     """A byte-level vocabulary with pieces added."""
 
     content: bytes
     """The tokenizer.json."""
     added: list[Added]
-    """In the order of their ids, which follow the base's."""
+    """In the order of their ids, which follow the base's; bytes that are no whole characters as the vocabulary has them."""
     refused: dict[str, list[str]]
     """The offered pieces that were left out, by reason."""
 

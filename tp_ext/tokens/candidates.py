@@ -121,17 +121,17 @@ def sift(
     refused: dict[str, list[str]] = {}
     seen: set[str] = set()
     for group in candidates:
-        for reason, pieces in group.refused.items():
-            refused.setdefault(reason, []).extend(pieces)
+        for known, pieces in group.refused.items():
+            refused.setdefault(known, []).extend(pieces)
         for piece in group.worth:
             reason = TWICE if piece in seen else _reason(piece, in_base, normalize, mixed)
             if reason:
                 refused.setdefault(reason, []).append(piece)
             else:
                 seen.add(piece)
-    pieces = dict.fromkeys(piece for group in candidates for piece in group.pieces if piece in seen)
+    joined = dict.fromkeys(piece for group in candidates for piece in group.pieces if piece in seen)
     worth = dict.fromkeys(piece for group in candidates for piece in group.worth if piece in seen)
-    return Candidates(list(pieces), list(worth), ", ".join(group.origin for group in candidates), refused)
+    return Candidates(list(joined), list(worth), ", ".join(group.origin for group in candidates), refused)
 
 
 def _reason(piece: str, in_base: Callable[[str], bool], normalize: Callable[[str], str], mixed: bool) -> str | None:

@@ -6,7 +6,8 @@ import re
 
 HAN = "\u2e80-\u2fdf\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Han characters of all blocks, with radicals, 々 and 〇; simplified and traditional share them."""
-PUNCTUATION = "\u3001-\u3004\u3006\u3008-\u3020\u302a-\u302f\u3031-\u3037\u303c-\u303f\ufe30-\ufe4f" "\uff01-\uff65\uffe0-\uffe6"
+PUNCTUATION = "\u3001-\u3004\u3006\u3008-\u3020\u302a-\u302f\u3031-\u3037\u303c-\u303f\ufe30-\ufe4f"
+PUNCTUATION += "\uff01-\uff65\uffe0-\uffe6"
 """CJK punctuation and full-width forms. Not the ideographic space (U+3000), which a tokenizer may treat as a space, nor
 “ ” ‘ ’ … — ·, which other languages use."""
 BOPOMOFO = "\u02ea\u02eb\u3105-\u312f\u31a0-\u31bf"

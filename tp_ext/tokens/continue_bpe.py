@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -74,15 +75,15 @@ def _number(tokens: Tokens) -> tuple[Tokens, Tokens]:
     return used, rank[tokens]
 
 
-def _keys(tokens: Tokens, used: int) -> NDArray[np.uint64]:
+def _keys(tokens: Tokens, used: int) -> NDArray[Any]:
     """A number for each pair of neighbours; the largest of all where one of them is a border."""
     kind = np.uint32 if used < 1 << 16 else np.uint64
-    keys = tokens[:-1].astype(kind) * kind(used) + tokens[1:].astype(kind)
+    keys: NDArray[Any] = tokens[:-1].astype(kind) * kind(used) + tokens[1:].astype(kind)
     keys[(tokens[:-1] == BORDER) | (tokens[1:] == BORDER)] = np.iinfo(kind).max
     return keys
 
 
-def _count_pairs(tokens: Tokens, used: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _count_pairs(tokens: Tokens, used: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The pairs of neighbours that occur at least twice, in the order of their numbers, and how often each does."""
     keys = _keys(tokens, used)
     keys.sort()
@@ -99,7 +100,7 @@ def _first_guess(counts: NDArray[np.int64], count: int) -> int:
     return max(2, int(np.partition(counts, -count)[-count]) // 2)
 
 
-def _words(tokens: Tokens, pairs: NDArray[np.uint64], used: int) -> tuple[list[str], NDArray[np.int64]]:
+def _words(tokens: Tokens, pairs: NDArray[Any], used: int) -> tuple[list[str], NDArray[np.int64]]:
     """The different words, a private-use character a token, that are left when only `pairs` stay together."""
     together = []
     for start in range(0, len(tokens) - 1, _BLOCK):

@@ -54,8 +54,8 @@ def learn_bpe(texts: Iterable[str], count: int, least: int, coverage: float) -> 
     kept[[ord(character) for character in covered]] = True
     letters = np.where(kept[letters], letters, BORDER)
     merges = continue_bpe(letters, max(count - len(covered), 0), least)
-    found = [("".join(map(chr, merge.tokens)), merge.frequency) for merge in merges]
-    found += [(character, counts[character]) for character in covered]
+    found = [(character, counts[character]) for character in covered]
+    found += [("".join(map(chr, merge.tokens)), merge.frequency) for merge in merges]
     pieces = [piece for piece, _ in sorted(found, key=lambda each: -each[1])]  # stable: merges stay in their order
     return Candidates(pieces[:count], pieces[:count], "learned by BPE", refused)
 

@@ -53,20 +53,15 @@ def merge(
     can; scores are distinct and fall with the id, so that every reader breaks ties alike. Every character of an added
     piece is a piece. A piece that nothing leads to gets bridges: pairs of the tokens it is cut into.
 
-    What the corpus gives occurs in it `least` times. `size` is the total with `<pad>` (unless `pad` is false or the base has one); `multiple_of` rounds the total up with
-    reserved control pieces. Raises TokenizerError when `size` cannot be reached or is no such multiple.
+    What the corpus gives occurs in it `least` times. `size` is the total with `<pad>` (unless `pad` is false or the base
+    has one); `multiple_of` rounds the total up with reserved control pieces. Raises TokenizerError when `size` cannot be
+    reached or is no such multiple.
     """
     model = ModelProto.FromString(base.content)
     pad = pad and base.pad_id is None
     room = _room(base, size, pad, multiple_of)
     grower = _grower(model)
-    chosen = len(candidates.worth) if room is None else min(len(candidates.worth), room)
-    while True:
-        wanted = set(candidates.worth[:chosen])
-        added = grower.complete([piece for piece in candidates.pieces if piece in wanted])
-        if room is None or len(added) <= room:
-            break
-        chosen -= min(chosen, len(added) - room)
+    added, chosen = _choose(grower, candidates, room)
     say(f"{chosen:,} of {len(candidates.worth):,} pieces offered, with {len(added) - chosen:,} characters and bridges")
     texts = corpus if room is not None and len(added) < room else ()
     runs = [run for text in texts for run in han_runs(text)]
@@ -89,6 +84,27 @@ def _room(base: SentencePieceTokenizer, size: int | None, pad: bool, multiple_of
         raise TokenizerError(f"size {size} leaves no room: {base.path} has {base.vocab_size} pieces"
                              + (" and <pad> takes one" if pad else ""))  # fmt: skip
     return room
+
+
+def _choose(grower: _BpeGrower, candidates: Candidates, room: int | None) -> tuple[list[Added], int]:
+    """As many of the worthiest candidates as there is room for with what they need, and how many those are."""
+
+    def completed(count: int) -> list[Added]:
+        wanted = set(candidates.worth[:count])
+        return grower.complete([piece for piece in candidates.pieces if piece in wanted])
+
+    most = len(candidates.worth) if room is None else min(len(candidates.worth), room)
+    added = completed(most)
+    if room is None or len(added) <= room:
+        return added, most
+    fits, too_many = 0, most
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if len(completed(middle)) <= room:
+            fits = middle
+        else:
+            too_many = middle
+    return completed(fits), fits
 
 
 def _grower(model: ModelProto) -> _BpeGrower | _UnigramGrower:
@@ -298,13 +314,14 @@ def check_file(base: bytes, merged: bytes) -> None:
     before, after = ModelProto.FromString(base), ModelProto.FromString(merged)
     first = len(before.pieces)
     problems = []
-    if any(old != new for old, new in zip(before.pieces, after.pieces, strict=False)) or len(after.pieces) < first:
+    if list(after.pieces[:first]) != list(before.pieces):
         problems.append("pieces of the base have changed")
     if before.normalizer_spec != after.normalizer_spec or before.denormalizer_spec != after.denormalizer_spec:
         problems.append("the base's normalisation has changed")
-    for name in ("vocab_size", "pad_id", "pad_piece"):
-        setattr(after.trainer_spec, name, getattr(before.trainer_spec, name))
-    if before.trainer_spec.SerializeToString() != after.trainer_spec.SerializeToString():
+    for model in (before, after):
+        for name in ("vocab_size", "pad_id", "pad_piece"):
+            model.trainer_spec.ClearField(name)
+    if before.trainer_spec != after.trainer_spec:
         problems.append("the base's other settings have changed")
     added = [piece.score for piece in after.pieces[first:] if piece.type == piece.NORMAL]
     if any(second >= one for one, second in pairwise(added)) or {piece.score for piece in before.pieces} & set(added):

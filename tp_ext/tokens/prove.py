@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 
 from tp_ext.errors import TokenizerError
 from tp_ext.tokens.characters import has_chinese, is_chinese, split_chinese
@@ -43,8 +43,11 @@ class Proof:
     """What the base itself does not allow."""
 
     def __post_init__(self) -> None:
-        texts = [(index, self.base.text(index)) for index in range(self.base.vocab_size)]
-        chinese = [text for _, text in texts if text and has_chinese(text)]
+        self._bytes_before, self._bytes_after = (
+            [each.token_bytes(index) for index in range(each.vocab_size)] for each in (self.base, self.merged)
+        )
+        texts = map(self.base.text, range(self.base.vocab_size))
+        chinese = [text for text in texts if text and has_chinese(text)]
         mixed = [text for text in chinese if not is_chinese(text)]
         several = [text for text in chinese if len(text) > 1]
         self._strict_beside = not mixed
@@ -53,7 +56,7 @@ class Proof:
             self.notes.append(f"the base joins Chinese with other text in {len(mixed)} pieces ({', '.join(mixed[:3])}), "
                               "so what stands beside Chinese may be cut differently")  # fmt: skip
         if several:
-            self.notes.append(f"the base has {len(several)} Chinese pieces of several characters ({', '.join(several[:3])}), "
+            self.notes.append(f"the base has {len(several)} Chinese pieces of several signs ({', '.join(several[:3])}), "
                               "so a text may in a rare case take more tokens than before")  # fmt: skip
 
     def vocabulary(self) -> None:
@@ -78,16 +81,20 @@ class Proof:
         if line.before == line.after:
             return
         where = f"{name}: {line.text[:60]!r}"
-        known = self._bytes(self.base, line.before)
+        parts = [self._bytes_before[index] for index in line.before]
+        known = None if None in parts else b"".join(parts)  # type: ignore[arg-type]
         if not has_chinese(line.text if known is None else known.decode("utf-8", "replace")):
             self._differ(f"{where} has no Chinese and is cut differently: {self._first(line)}")
             return
-        if known is not None and self.base.decode(line.before) != self.merged.decode(line.after):
+        if known is None:  # what the base does not know at all, a longer vocabulary may well know
+            return
+        if self.base.decode(line.before) != self.merged.decode(line.after):
             self._differ(f"{where} comes back differently")
         if self._never_longer and len(line.after) > len(line.before):
             self._differ(f"{where} takes {len(line.after)} tokens instead of {len(line.before)}")
-        if self._strict_beside and known is not None:
-            if _beside(self.base, line.before, known) != _beside(self.merged, line.after, known):
+        if self._strict_beside:
+            chinese = _marks(known)
+            if _beside(self._bytes_before, line.before, chinese) != _beside(self._bytes_after, line.after, chinese):
                 self._differ(f"{where} is cut differently beside its Chinese: {self._first(line)}")
 
     def finish(self) -> None:
@@ -104,25 +111,23 @@ class Proof:
         self.differences.append(what)
 
     def _first(self, line: Line) -> str:
-        place = next((n for n, (a, b) in enumerate(zip(line.before, line.after, strict=False)) if a != b), 0)
+        place = next((n for n, (a, b) in enumerate(zip_longest(line.before, line.after)) if a != b), 0)
         before, after = line.before[place : place + 4], line.after[place : place + 4]
         return f"{' '.join(map(self.base.piece, before))} became {' '.join(map(self.merged.piece, after))}"
 
-    @staticmethod
-    def _bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes | None:
-        parts = [tokenizer.token_bytes(index) for index in ids]
-        return None if any(part is None for part in parts) else b"".join(part for part in parts if part is not None)
+
+def _marks(text: bytes) -> bytes:
+    """A byte for each of `text`: 1 where it is Chinese."""
+    parts = split_chinese(text.decode("utf-8", "surrogateescape"))
+    return b"".join(bytes([chinese]) * len(part.encode("utf-8", "surrogateescape")) for chinese, part in parts)
 
 
-def _beside(tokenizer: Tokenizer, ids: Sequence[int], text: bytes) -> list[tuple[int, int]]:
+def _beside(contents: Sequence[bytes | None], ids: Sequence[int], chinese: bytes) -> list[tuple[int, int]]:
     """Place in bytes and id of every token that holds nothing Chinese."""
-    chinese = bytearray()
-    for is_part, part in split_chinese(text.decode("utf-8", "surrogateescape")):
-        chinese += bytes([is_part]) * len(part.encode("utf-8", "surrogateescape"))
     found, place = [], 0
     for index in ids:
-        size = len(tokenizer.token_bytes(index) or b"")
-        if not any(chinese[place : place + size]):
+        stop = place + len(contents[index] or b"")
+        if chinese.find(1, place, stop) < 0:
             found.append((place, index))
-        place += size
+        place = stop
     return found

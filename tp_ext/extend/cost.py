@@ -1,0 +1,54 @@
+"""What added pieces cost and what they save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tp_ext.extend.figures import TextFigures
+
+SEEN = 100
+"""Times a new row is to be seen, taken here as what it needs to be worth having; a round number, no measurement."""
+
+
+def cost(
+    figures: Mapping[str, TextFigures], rows_added: int, parameters_added: int | None = None,
+    flops_before: float | None = None, flops_after: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Rows and work added against tokens saved, on the text with most Chinese that was checked.
+
+    `flops_before` and `flops_after` are floating-point operations of a training step per token, None without a model.
+    A budget is in tokens of such text as the merged tokenizer cuts it; None where the text is too small to tell.
+    """
+    name, text = max(figures.items(), key=lambda item: _weight(*item))
+    saved = 1 - text.whole.after / text.whole.before if text.whole.before else 0.0
+    ratio = None
+    if flops_before and flops_after and text.whole.before:
+        ratio = text.whole.after * flops_after / (text.whole.before * flops_before)
+    counts = np.array(sorted(text.used.get(index, 0) for index in _added(text)), np.float64)
+    return {
+        "rows_added": rows_added, "parameters_added": parameters_added, "text": name, "tokens_saved_share": saved,
+        "flops_per_token_before": flops_before, "flops_per_token_after": flops_after, "flops_ratio": ratio,
+        "seen_times": SEEN, "budget_half": _budget(counts, 0.5, text.whole.after),
+        "budget_nine_tenths": _budget(counts, 0.1, text.whole.after),
+    }  # fmt: skip
+
+
+def _weight(name: str, text: TextFigures) -> tuple[bool, int]:
+    """A text of the user's own before the built-in ones, then by its Han characters."""
+    han = text.scripts.get("Han")
+    return not name.startswith("built-in: "), han.characters if han else 0
+
+
+def _added(text: TextFigures) -> list[int]:
+    """Ids of added pieces that stand for text."""
+    special = text.merged.special_ids
+    return [index for index in range(text.base.vocab_size, text.merged.vocab_size) if index not in special]
+
+
+def _budget(counts: np.ndarray[Any, np.dtype[np.float64]], rarer: float, tokens: int) -> int | None:
+    """Tokens after which all but the share `rarer` of the pieces have been seen SEEN times."""
+    seen = float(counts[int(rarer * len(counts))]) if len(counts) else 0.0
+    return round(SEEN / seen * tokens) if seen else None
