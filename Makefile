@@ -22,6 +22,7 @@ lint: $(VENV)/.tested-with
 
 bench: $(VENV)/.tested-with
 	$(BIN)/python benchmarks/train_step.py
+	test -z "$$TP_EXT_REAL_DATA" || $(BIN)/python benchmarks/vocabulary.py --data "$$TP_EXT_REAL_DATA"
 
 clean:
 	rm -rf $(VENV) .cache outputs build *.egg-info

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--config_path", type=Path, help="model JSON, for a .bin that has no config.json beside it")
     parser.add_argument("--english", type=Path, nargs="+", default=[], help="text without new pieces, for the proof")
     parser.add_argument("--chinese", type=Path, nargs="+", default=[], help="text with new pieces, to compare methods on")
-    parser.add_argument("--proof_tokens", type=int, default=usual.proof_tokens, help="tokens read of each text")
+    parser.add_argument("--proof_tokens", type=int, help="tokens read of each text (2048, or 256 above 1B parameters)")
     args = parser.parse_args()
     growth_settings = GrowthSettings(
         method=args.method, head_method=args.head_method, seed=args.seed, multiple_of=args.multiple_of,

@@ -66,7 +66,7 @@ def arguments() -> argparse.ArgumentParser:
     model("--pad_rows_to", type=int, help="fill the rows up to a multiple of this with rows that stand for no piece")
     model("--english", nargs="+", type=Path, help="held-out text on which the grown model must equal its base")
     model("--chinese", nargs="+", type=Path, help="held-out text on which the methods are compared")
-    model("--proof_tokens", type=int, help="tokens of each that are used (2048)")
+    model("--proof_tokens", type=int, help="tokens of each that are used (2048, or 256 above 1B parameters)")
     return parser
 
 

@@ -16,6 +16,10 @@ from tp_ext.models import build, families
 from tp_ext.models.decoder import initial_weight
 
 
+def of_model(model):
+    return ModelSettings(model=model, growth=GrowthSettings(proof_tokens=40))
+
+
 def folder_of(folder, tokenizer, family=LLAMA):
     """A native folder of a model that was never trained."""
     config = tiny(family, vocab_size=tokenizer.vocab_size)
@@ -33,14 +37,14 @@ def _a_wide_bound(monkeypatch):
 
 def test_the_output_is_whole_and_complete(tmp_path, tokenizer, merged):
     model = folder_of(tmp_path / "m", tokenizer)
-    found = grow_weights(ModelSettings(model=model, growth=GrowthSettings(proof_tokens=40)), merged.path, tmp_path / "out")
+    found = grow_weights(of_model(model), merged.path, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"config.json", "growth.json", "manifest.json", "model.safetensors", "tokenizer.model"}
     assert json.loads((tmp_path / "out" / "growth.json").read_text()) == found.to_json()
     listed = json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
     assert set(listed) == names - {"manifest.json"}
     assert load(tmp_path / "out").tokenizer.sha256 == merged.sha256
-    again = grow_weights(ModelSettings(model=model, growth=GrowthSettings(proof_tokens=40)), merged.path, tmp_path / "out")  # its own output
+    again = grow_weights(of_model(model), merged.path, tmp_path / "out")  # its own output
     assert again == found
 
 
@@ -53,7 +57,7 @@ def test_all_files_of_a_tokenizer_folder_come_along_and_none_of_the_old(tmp_path
     (tmp_path / "merged" / "tokenizer.model").write_bytes(merged.content)
     (tmp_path / "merged" / "tokenizer_config.json").write_text('{"new": 1}')
     (tmp_path / "merged" / "notes.txt").write_text("not a tokenizer's")
-    grow_weights(ModelSettings(model=tmp_path / "hf", growth=GrowthSettings(proof_tokens=40)), tmp_path / "merged", tmp_path / "out")
+    grow_weights(of_model(tmp_path / "hf"), tmp_path / "merged", tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert "special_tokens_map.json" not in names
     assert "notes.txt" not in names
@@ -65,11 +69,11 @@ def test_a_bin_of_tencentpretrain_is_grown_too(tmp_path, tokenizer, merged):
     convert(folder_of(tmp_path / "native", tokenizer, BLOOM), tmp_path / "tp", "tencentpretrain", families)
     (tmp_path / "tp" / "config.json").rename(tmp_path / "bloom.json")
     (tmp_path / "tp" / "tokenizer.model").unlink()
-    of_model = ModelSettings(
+    settings = ModelSettings(
         model=tmp_path / "tp" / "tencentpretrain_model.bin", config_path=tmp_path / "bloom.json",
         growth=GrowthSettings(proof_tokens=40),
     )  # fmt: skip
-    grow_weights(of_model, merged.path, tmp_path / "out", base_tokenizer=tokenizer.path)
+    grow_weights(settings, merged.path, tmp_path / "out", base_tokenizer=tokenizer.path)
     assert open_model(tmp_path / "out", families).config.rows == merged.vocab_size
 
 
@@ -94,9 +98,9 @@ def test_mistakes_are_told_and_leave_nothing(tmp_path, tokenizer, merged):
         ({"chinese": [tmp_path / "empty.txt"]}, "no line of text"),
         ({"growth": GrowthSettings(method="means")}, "Did you mean 'mean'"),
     ]:
+        ours = {name: changes[name] for name in changes if name in ("model", "english", "chinese", "growth")}
+        rest = {name: changes[name] for name in changes if name not in ours}
         with pytest.raises(UserError, match=expected):
-            ours = {name: changes[name] for name in changes if name in ("model", "english", "chinese", "growth")}
-            rest = {name: changes[name] for name in changes if name not in ours}
             grow_weights(ModelSettings(**{"model": model, **ours}), **{**right, **rest})
         assert sorted(tmp_path.rglob("*")) == before
 

@@ -54,7 +54,8 @@ def test_a_list_that_is_none_is_told(tmp_path, read, content, message):
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("a.model", b"no model", "is not a sentencepiece model"), ("a.vocab", "人民\n".encode(), "line 1: expected a piece, a tab"),
+    ("a.model", b"no model", "is not a sentencepiece model"),
+    ("a.vocab", "人民\n".encode(), "line 1: expected a piece, a tab"),
     ("a.vocab", b"", "is empty"), ("absent.model", None, "no such tokenizer file"), ("absent.vocab", None, "cannot be read"),
 ])  # fmt: skip
 def test_a_source_that_is_none_is_told(tmp_path, name, content, message):

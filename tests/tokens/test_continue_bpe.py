@@ -80,3 +80,7 @@ def test_many_different_tokens_are_told_apart():
 def test_no_text_is_told(tokens):
     with pytest.raises(TokenizerError, match="no text to learn pieces from"):
         continue_bpe(np.array(tokens, np.int32), 5)
+
+
+def test_no_merges_are_wanted():
+    assert continue_bpe(np.array([1, 2, 1, 2], np.int32), 0) == []

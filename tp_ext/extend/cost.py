@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tp_ext.extend.figures import TextFigures
+from tp_ext.extend.figures import BUILT_IN, CORPUS, TextFigures
 
 SEEN = 100
 """Times a new row is to be seen, taken here as what it needs to be worth having; a round number, no measurement."""
@@ -17,29 +17,33 @@ def cost(
     figures: Mapping[str, TextFigures], rows_added: int, parameters_added: int | None = None,
     flops_before: float | None = None, flops_after: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Rows and work added against tokens saved, on the text with most Chinese that was checked.
+    """Rows and work added against tokens saved.
 
-    `flops_before` and `flops_after` are floating-point operations of a training step per token, None without a model.
-    A budget is in tokens of such text as the merged tokenizer cuts it; None where the text is too small to tell.
+    What is saved is counted on the text with most Chinese, rather one that no piece was learned from; how often pieces
+    are seen, on the corpus where there is one, as it is larger. `flops_before` and `flops_after` are floating-point
+    operations of a training step per token, None without a model. A budget is in tokens of such text as the merged
+    tokenizer cuts it; None where the text is too small to tell.
     """
     name, text = max(figures.items(), key=lambda item: _weight(*item))
+    seen_in = CORPUS if CORPUS in figures else name
     saved = 1 - text.whole.after / text.whole.before if text.whole.before else 0.0
     ratio = None
     if flops_before and flops_after and text.whole.before:
         ratio = text.whole.after * flops_after / (text.whole.before * flops_before)
-    counts = np.array(sorted(text.used.get(index, 0) for index in _added(text)), np.float64)
+    used, tokens = figures[seen_in].used, figures[seen_in].whole.after
+    counts = np.array(sorted(used.get(index, 0) for index in _added(text)), np.float64)
     return {
         "rows_added": rows_added, "parameters_added": parameters_added, "text": name, "tokens_saved_share": saved,
         "flops_per_token_before": flops_before, "flops_per_token_after": flops_after, "flops_ratio": ratio,
-        "seen_times": SEEN, "budget_half": _budget(counts, 0.5, text.whole.after),
-        "budget_nine_tenths": _budget(counts, 0.1, text.whole.after),
+        "seen_times": SEEN, "seen_in": seen_in, "budget_half": _budget(counts, 0.5, tokens),
+        "budget_nine_tenths": _budget(counts, 0.1, tokens),
     }  # fmt: skip
 
 
-def _weight(name: str, text: TextFigures) -> tuple[bool, int]:
-    """A text of the user's own before the built-in ones, then by its Han characters."""
+def _weight(name: str, text: TextFigures) -> tuple[bool, bool, int]:
+    """A text of the user's own before the built-in ones, one to check before the corpus, then by its Han characters."""
     han = text.scripts.get("Han")
-    return not name.startswith("built-in: "), han.characters if han else 0
+    return not name.startswith(BUILT_IN) and han is not None, name != CORPUS, han.characters if han else 0
 
 
 def _added(text: TextFigures) -> list[int]:

@@ -21,6 +21,9 @@ SCRIPTS = {
 }  # fmt: skip
 """Runs of one script. Those of two or more characters in a text, cut by themselves, tell what the script costs."""
 _SCRIPTS = {name: regex.compile(pattern) for name, pattern in SCRIPTS.items()}
+BUILT_IN = "built-in: "
+"""What the names of texts begin with that are part of this library."""
+CORPUS = "the corpus, which pieces were learned from"
 BINS = 24
 """Bars of the histogram: 0 to 6 characters a token, the last for all above."""
 

@@ -40,11 +40,11 @@ class GrowthSettings:
     """Of the methods that draw."""
     multiple_of: int = 1
     """The rows are filled up to a number this divides (native folders only)."""
-    proof_tokens: int = 2048
-    """Tokens of each of the two texts, counted by the base tokenizer."""
+    proof_tokens: int | None = None
+    """Tokens of each of the two texts, counted by the base tokenizer; None: 2048, or 256 above a billion parameters."""
 
     def __post_init__(self) -> None:
-        if self.proof_tokens < 1:
+        if self.proof_tokens is not None and self.proof_tokens < 1:
             raise ConfigError(f"proof_tokens is {self.proof_tokens}; it must be at least 1")
 
 
@@ -116,7 +116,8 @@ def grow_model(
             f"multiple_of: {source.path} is {source.format}, which has no padding rows; convert it to native first, or "
             "merge the vocabulary to the size wanted"
         )
-    english_text, chinese_text = (leading_text(texts, base, settings.proof_tokens) for texts in (english, chinese))
+    tokens = settings.proof_tokens or (2048 if count_parameters(source) < 1e9 else 256)
+    english_text, chinese_text = (leading_text(texts, base, tokens) for texts in (english, chinese))
     others = _others(settings)
     tell = _Steps(progress, len(source.shapes) * (4 + len(others)))
     write_weights(folder, tell.of(grown), source.format, source.dtype)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tp_ext.corpus import readers
-from tp_ext.errors import TokenizerError
+from tp_ext.errors import TokenizerError, raise_all
 from tp_ext.extend.cost import cost
-from tp_ext.extend.figures import TextFigures, piece_figures
+from tp_ext.extend.figures import BUILT_IN, CORPUS, TextFigures, piece_figures
 from tp_ext.extend.report import write_report
 from tp_ext.output import sha256_of, whole_folder, write_manifest
 from tp_ext.tokens import battery, candidates, learn
@@ -61,6 +61,16 @@ class Settings:
     check: tuple[Path, ...] = ()
     """More text for the proof and the figures."""
     gguf: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"learn": 1, "jieba": 1, "size": 1, "min_count": 1, "sample_bytes": 1, "multiple_of": 1}
+        values = {name: getattr(self, name) for name in least}
+        raise_all(TokenizerError, [f"{name} is {value}; it must be at least {least[name]}"
+                                   for name, value in values.items() if value is not None and value < least[name]]
+                  + [f"character_coverage is {self.character_coverage}; it must be above 0 and at most 1"
+                     for _ in range(not 0 < self.character_coverage <= 1)]
+                  + [f"--{name} needs a --corpus" for name in ("learn", "jieba") if getattr(self, name) and not self.corpus]
+                  )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -175,11 +185,11 @@ def _texts(settings: Settings, fill: list[str]) -> dict[str, Callable[[], Iterab
     """What the tokenizers are compared on: the built-in battery, the files to check, and some of the corpus."""
     texts: dict[str, Callable[[], Iterable[str]]] = {}
     for name, text in battery.TEXTS.items():
-        texts[f"built-in: {name}"] = text.splitlines
+        texts[f"{BUILT_IN}{name}"] = text.splitlines
     for path in settings.check:
         texts[str(path)] = lambda path=path: readers.texts([path])  # type: ignore[misc]
     if fill:
-        texts["the corpus, which pieces were learned from"] = lambda: _first(fill, MEASURED_BYTES)
+        texts[CORPUS] = lambda: _first(fill, MEASURED_BYTES)
     return texts
 
 

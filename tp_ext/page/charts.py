@@ -62,7 +62,7 @@ class Scale:
 
 
 def _step(low: float, high: float) -> float:
-    rough = (high - low) / 5
+    rough = (high - low) / 6
     size = 10.0 ** math.floor(math.log10(rough))
     return next(size * each for each in (1, 2, 5, 10) if size * each >= rough * (1 - 1e-9))
 
@@ -99,14 +99,14 @@ def lying_bars(title: str, labels: Sequence[str], series: Sequence[Series]) -> s
     top = max([value for each in series for value in each.values if _there(value)], default=0) or 1
     parts, y = [], 0
     for row, label in enumerate(labels):
-        parts.append(f'<text class="label" x="0" y="{y + 15}">{escaped(shortened(label, 46))}</text>')
-        y += 22
+        parts.append(f'<text class="label" x="0" y="{y + 13}">{escaped(shortened(label, 46))}</text>')
+        y += 19
         for tint, each in zip(tints(len(series)), series, strict=True):
             value = each.values[row]
             across = REACH * max(value, 0) / top if _there(value) else 0
-            parts.append(f'<rect class="t{tint}" x="0" y="{y}" width="{across:.2f}%" height="15" rx="2"/>')
-            parts.append(f'<text class="value" x="{across:.2f}%" dx="6" y="{y + 12}">{number(value)}</text>')
-            y += 18
+            parts.append(f'<rect class="t{tint}" x="0" y="{y}" width="{across:.2f}%" height="14" rx="2"/>')
+            parts.append(f'<text class="value" x="{across:.2f}%" dx="6" y="{y + 11}">{number(value)}</text>')
+            y += 16
         y += 10
     return _svg(title, _told(labels, series), y, parts)
 
@@ -127,7 +127,7 @@ def histogram(title: str, step: float, series: Sequence[Series], x: str, y: str,
     """
     bins = max(len(each.values) for each in series)
     used = max([place + 1 for each in series for place, value in enumerate(each.values) if value], default=1)
-    series = [Series(each.name, each.values[:used]) for each in series]
+    series = [Series(each.name, [*each.values, 0][:used]) for each in series]
     starts = [f"{tick(step * place)} to {tick(step * (place + 1))}" for place in range(used)]
     if open_end and used == bins:
         starts[-1] = f"{tick(step * (used - 1))} or more"
@@ -144,7 +144,7 @@ def lines(title: str, lines: Sequence[Line], x: str, y: str, log_x: bool = False
             for each in lines]  # fmt: skip
     points = [point for each in kept for point in each.points] or [(1.0, 0.0), (2.0, 1.0)]
     across, up = _around([point[0] for point in points], log_x), _rounded(_around([point[1] for point in points]))
-    below = [(value, tick(value)) for value in across.ticks()]
+    below = [(value, tick(value, 0 if log_x else across.high)) for value in across.ticks()]
     parts = [*_grid(across, up, below, x, y), *_curves(across, up, kept)]
     told = [f"{each.name}: from {_point(each.points[0])} to {_point(each.points[-1])}" for each in kept if each.points]
     return _svg(title, "; ".join(told) or "no values", TOP + HEIGHT + BELOW, parts)
@@ -179,7 +179,7 @@ def _grid(across: Scale, up: Scale, below: Sequence[tuple[float, str]], x: str, 
     for value in up.ticks():
         at = TOP + HEIGHT * (1 - up.share(value))
         yield f'<line class="grid" x1="{LEFT}%" x2="{LEFT + WIDTH}%" y1="{at:.1f}" y2="{at:.1f}"/>'
-        yield f'<text class="end" x="{LEFT}%" dx="-6" y="{at + 4:.1f}">{tick(value)}</text>'
+        yield f'<text class="end" x="{LEFT}%" dx="-6" y="{at + 4:.1f}">{tick(value, up.high)}</text>'
     for value, label in below:
         at = LEFT + WIDTH * across.share(value)
         yield f'<text class="middle" x="{at:.2f}%" y="{TOP + HEIGHT + 17}">{escaped(shortened(label, 16))}</text>'
@@ -191,6 +191,7 @@ def _columns(
 ) -> Iterator[str]:
     """Standing bars side by side, the group of each label in its unit of `across`."""
     wide = WIDTH / across.high * 0.84 / len(series)
+    above = []
     for place, label in enumerate(labels):
         for turn, (tint, each) in enumerate(zip(tints(len(series)), series, strict=True)):
             value = each.values[place]
@@ -202,7 +203,8 @@ def _columns(
             yield f'<rect class="t{tint}" {box}>{said}</rect>'
             if values:
                 place_of = f'x="{x + wide / 2:.2f}%" y="{TOP + HEIGHT - tall - 5:.1f}"'
-                yield f'<text class="value middle" {place_of}>{number(value)}</text>'
+                above.append(f'<text class="value middle" {place_of}>{number(value)}</text>')
+    yield from above
 
 
 def _curves(across: Scale, up: Scale, lines: Sequence[Line]) -> Iterator[str]:

@@ -13,6 +13,8 @@ from tp_ext.page.values import Code, escaped, number
 
 Cell = str | float | None | Sequence[Code]
 """What a table shows; numbers stand to the right."""
+SHORT = 20
+"""Characters of a cell that is not broken into lines."""
 
 
 class Page:
@@ -52,10 +54,10 @@ class Page:
         body = "".join(
             f"<tr>{''.join(_cell(cell, side) for cell, side in zip(row, right, strict=True))}</tr>" for row in rows
         )
-        said = f"<caption>{escaped(caption)}</caption>" if caption else ""
-        table = f"<table>{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        said = f'<p class="caption">{escaped(caption)}</p>' if caption else ""
         name = escaped(caption or ", ".join(columns))
-        self._parts.append(f'<div class="table" tabindex="0" role="region" aria-label="{name}">{table}</div>')
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        self._parts.append(f'{said}<div class="table" tabindex="0" role="region" aria-label="{name}">{table}</div>')
 
     def bars(
         self, title: str, caption: str, labels: Sequence[str], series: Sequence[Series], *, standing: bool = False,
@@ -114,10 +116,9 @@ def _right(side: bool) -> str:
 
 
 def _cell(cell: Cell, right: bool) -> str:
-    if isinstance(cell, Code):
-        return f"<td>{_code(cell)}</td>"
     if isinstance(cell, str):
-        return f"<td>{escaped(cell)}</td>"
+        shown = _code(cell) if isinstance(cell, Code) else escaped(cell)
+        return f'<td class="{"short" if len(cell) <= SHORT else "long"}">{shown}</td>'
     if cell is None or isinstance(cell, (int, float)):
         return f"<td{_right(right)}>{number(cell)}</td>"
     return f'<td class="many">{" ".join(map(_code, cell))}</td>'

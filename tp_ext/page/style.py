@@ -20,9 +20,9 @@ nav { margin: 1.25rem 0; font-size: .9rem; }
 nav a { margin-right: 1rem; white-space: nowrap; display: inline-block; }
 .note { margin: 1rem 0; padding: .6rem .9rem; border-left: 4px solid var(--c1); background: var(--field); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .75rem; margin: 1.25rem 0; }
-.tiles div { background: var(--field); border-radius: 6px; padding: .8rem 1rem; }
+.tiles div { background: var(--field); border-radius: 6px; padding: .75rem .85rem; overflow-wrap: normal; }
 .tiles dt { font-size: .85rem; line-height: 1.35; color: var(--faint); }
-.tiles dd { margin: 0; font-size: 1.4rem; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.tiles dd { margin: 0; font-size: 1.2rem; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tiles div { display: flex; flex-direction: column-reverse; justify-content: flex-end; }
 figure { margin: 1.5rem 0 2rem; max-width: 48rem; break-inside: avoid; }
 figcaption { margin-bottom: .6rem; }
@@ -45,16 +45,20 @@ svg .end { text-anchor: end; }
 .l5 { stroke: var(--c5); stroke-dasharray: 4 2 1 2; }
 .table { overflow: auto; max-height: 30rem; margin: 1rem 0 1.5rem; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; line-height: 1.4; overflow-wrap: normal; }
-caption { text-align: left; padding: .5rem .75rem; color: var(--faint); }
+.caption { margin: 1.25rem 0 -.5rem; font-size: .9rem; color: var(--faint); }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem; border-bottom: 1px solid var(--line); }
 thead th { position: sticky; top: 0; background: var(--field); vertical-align: bottom; font-weight: 600; }
 tbody tr:last-child td { border-bottom: 0; }
-.right { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td { min-width: 4.5rem; max-width: 34rem; overflow-wrap: break-word; }
+.right { text-align: right; font-variant-numeric: tabular-nums; }
+td.right, td.short { white-space: nowrap; }
+td.long { min-width: 11rem; }
+td { max-width: 34rem; overflow-wrap: break-word; }
 code { font: inherit; background: var(--field); border-radius: 3px; padding: 0 .3em; white-space: pre-wrap;
   overflow-wrap: anywhere; }
+.many { min-width: 12rem; }
 .many code { display: inline-block; margin: 0 .3em .2em 0; }
+@media (max-width: 40rem) { table { font-size: .85rem; } th, td { padding: .3rem .45rem; } main { padding: 1rem .9rem 3rem; } }
 @media print { main { max-width: none; padding: 0; } body { font-size: 11pt; } nav { display: none; }
   .table { max-height: none; overflow: visible; } thead th { position: static; } tr, .tiles, .note { break-inside: avoid; }
-  h2 { break-after: avoid; } }
+  h2, .caption { break-after: avoid; } }
 """

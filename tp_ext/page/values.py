@@ -24,13 +24,13 @@ class Code(str):
     __slots__ = ()
 
 
-def number(value: float | None) -> str:
-    """Whole numbers in full with their thousands apart, others with four significant digits, a dash for none."""
+def number(value: float | None, digits: int = 4) -> str:
+    """Whole numbers in full with their thousands apart, others with `digits` significant digits, a dash for none."""
     if value is None or not math.isfinite(value):
         return NONE
     if isinstance(value, Share):
         return f"{_digits(100 * value, 3)}%"
-    return f"{value:,}" if isinstance(value, int) else _digits(value, 4)
+    return f"{value:,}" if isinstance(value, int) else _digits(value, digits)
 
 
 def large(value: float | None) -> str:
@@ -41,11 +41,11 @@ def large(value: float | None) -> str:
     return number(value)
 
 
-def tick(value: float) -> str:
-    """A round number, as short as can be."""
+def tick(value: float, greatest: float = 0) -> str:
+    """A round number, as short as can be, in the unit that suits `greatest` if that is greater."""
     for size, unit in _UNITS:
-        if abs(value) >= max(size, 1e4):
-            return f"{value / size:g}{unit}"
+        if value and max(abs(value), greatest) >= max(size, 1e4):
+            return f"{value / size:.6g}{unit}"
     return f"{value:.6g}"
 
 

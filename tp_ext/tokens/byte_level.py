@@ -138,6 +138,7 @@ class ByteLevelTokenizer(Tokenizer):
     """
 
     file_name = "tokenizer.json"
+    is_bpe = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

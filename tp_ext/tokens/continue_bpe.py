@@ -48,6 +48,8 @@ def continue_bpe(tokens: Tokens, count: int, least: int = 2, longest: int = 16) 
     be no rarer than the rarest pair left together.
     """
     used, tokens = _number(tokens)
+    if count < 1:
+        return []
     pairs, counts = _count_pairs(tokens, len(used))
     rare = max(least, _first_guess(counts, count))
     while True:

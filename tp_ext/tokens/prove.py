@@ -46,18 +46,22 @@ class Proof:
         self._bytes_before, self._bytes_after = (
             [each.token_bytes(index) for index in range(each.vocab_size)] for each in (self.base, self.merged)
         )
-        texts = map(self.base.text, range(self.base.vocab_size))
-        chinese = [text for text in texts if text and has_chinese(text)]
-        mixed = [text for text in chinese if not is_chinese(text)]
-        several = [text for text in chinese if len(text) > 1]
+        pieces = {index: text for index in range(self.base.vocab_size) if has_chinese(text := self.base.text(index) or "")}
+        mixed = {index: text for index, text in pieces.items() if not is_chinese(text)}
+        several = [text for text in pieces.values() if len(text) > 1]
+        if self.base.is_bpe:  # the base's joins come first; later ones only join more, unless they lead to a lost piece
+            cuts = self.base.encode_inside(list(mixed.values()))
+            mixed = {index: text for (index, text), ids in zip(mixed.items(), cuts, strict=True) if ids != [index]}
+            several = []
         self._strict_beside = not mixed
         self._never_longer = not several
         if mixed:
-            self.notes.append(f"the base joins Chinese with other text in {len(mixed)} pieces ({', '.join(mixed[:3])}), "
-                              "so what stands beside Chinese may be cut differently")  # fmt: skip
+            example = next(iter(mixed.values()))
+            self.notes.append(f"{len(mixed)} pieces of the base, such as {example!r}, join Chinese with other text, so what "
+                              "stands beside Chinese may be cut differently")  # fmt: skip
         if several:
-            self.notes.append(f"the base has {len(several)} Chinese pieces of several signs ({', '.join(several[:3])}), "
-                              "so a text may in a rare case take more tokens than before")  # fmt: skip
+            self.notes.append(f"{len(several)} pieces of the unigram base, such as {several[0]!r}, have several Chinese "
+                              "characters, so a text may in a rare case take more tokens than before")  # fmt: skip
 
     def vocabulary(self) -> None:
         """Compare the vocabularies: ids of the base stay, and every added piece is what its own text gives."""

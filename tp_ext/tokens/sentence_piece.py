@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sentencepiece
 
 from tp_ext.errors import TokenizerError
 from tp_ext.tokens.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 SPACE = "▁"
 """How a space is written inside a piece."""
@@ -40,11 +44,20 @@ class SentencePieceTokenizer(Tokenizer):
     def _special(index: int) -> int | None:
         return index if index >= 0 else None
 
-    @cached_property
-    def _inside(self) -> sentencepiece.SentencePieceProcessor:
+    def _proto(self) -> ModelProto:
         from sentencepiece.sentencepiece_model_pb2 import ModelProto  # protobuf, which reading text does not need
 
-        model = ModelProto.FromString(self.content)
+        return ModelProto.FromString(self.content)
+
+    @cached_property
+    def is_bpe(self) -> bool:
+        """Whether the model is of sentencepiece's type BPE."""
+        spec = self._proto().trainer_spec
+        return bool(spec.model_type == spec.BPE)
+
+    @cached_property
+    def _inside(self) -> sentencepiece.SentencePieceProcessor:
+        model = self._proto()
         model.normalizer_spec.add_dummy_prefix = False
         return self._open(model.SerializeToString())
 

@@ -67,6 +67,11 @@ class Tokenizer(ABC):
 
     @property
     @abstractmethod
+    def is_bpe(self) -> bool:
+        """Whether it joins pairs in a fixed order, so that pairs of a later order never undo what earlier ones did."""
+
+    @property
+    @abstractmethod
     def special_ids(self) -> frozenset[int]:
         """Ids that stand for no text: unknown, begin and end of text, padding, reserved rows."""
 
