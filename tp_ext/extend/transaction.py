@@ -18,6 +18,8 @@ from tp_ext.output import sha256_of, whole_folder, write_manifest
 from tp_ext.tokens import battery, candidates, learn
 from tp_ext.tokens.candidates import Candidates
 from tp_ext.tokens.characters import han_runs, is_chinese
+from tp_ext.tokens.fast import why_not, write_fast
+from tp_ext.tokens.gguf_vocabulary import write_gguf_vocabulary
 from tp_ext.tokens.merge import Added, check_file, merge
 from tp_ext.tokens.prove import Proof, cut
 from tp_ext.tokens.sentence_piece import SentencePieceTokenizer
@@ -226,14 +228,10 @@ def _write_others(tokenizer: Tokenizer, folder: Path, gguf: bool) -> dict[str, s
         if gguf:
             raise TokenizerError("--gguf writes sentencepiece vocabularies; this one is byte-level")
         return files
-    from tp_ext.tokens.fast import write_fast
-    from tp_ext.tokens.gguf_vocabulary import write_gguf_vocabulary
-
-    try:
+    reason = why_not(tokenizer)
+    files["tokenizer.json"] = f"not written: {reason}" if reason else "written"
+    if not reason:
         write_fast(tokenizer, folder)
-        files["tokenizer.json"] = "written"
-    except TokenizerError as reason:
-        files["tokenizer.json"] = f"not written: {reason}"
     if gguf:
         write_gguf_vocabulary(tokenizer, folder / "vocabulary.gguf")
         files["vocabulary.gguf"] = "written"

@@ -22,9 +22,9 @@ def write_fast(tokenizer: SentencePieceTokenizer, folder: Path) -> None:
     Format: https://github.com/huggingface/tokenizers, its serialized form; class PreTrainedTokenizerFast takes it as it
     is, while transformers' Llama classes convert tokenizer.model anew, and cut runs of spaces differently.
     """
-    model = ModelProto.FromString(tokenizer.content)
-    if reason := why_not(model):
+    if reason := why_not(tokenizer):
         raise TokenizerError(f"{tokenizer.path}: {reason}")
+    model = ModelProto.FromString(tokenizer.content)
     specials = {name: model.pieces[index].piece for name, index in
                 [("unk", model.trainer_spec.unk_id), ("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id),
                  ("pad", tokenizer.pad_id)] if index is not None and index >= 0}  # fmt: skip
@@ -36,8 +36,9 @@ def write_fast(tokenizer: SentencePieceTokenizer, folder: Path) -> None:
         (folder / name).write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def why_not(model: ModelProto) -> str | None:
+def why_not(tokenizer: SentencePieceTokenizer) -> str | None:
     """Why a model cannot be written as `tokenizer.json`; None when it can."""
+    model = ModelProto.FromString(tokenizer.content)
     rules = model.normalizer_spec
     if model.trainer_spec.model_type != TrainerSpec.BPE:
         return "is not a BPE model"

@@ -30,9 +30,9 @@ def add_vocabulary(writer: Any, tokenizer: SentencePieceTokenizer) -> None:
     Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, section Tokenizer; the types' numbers are
     sentencepiece's own.
     """
-    model = ModelProto.FromString(tokenizer.content)
-    if reason := why_not(model):
+    if reason := why_not(tokenizer):
         raise TokenizerError(f"{tokenizer.path}: {reason}; llama.cpp would cut text differently")
+    model = ModelProto.FromString(tokenizer.content)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([piece.piece.encode() for piece in model.pieces])
