@@ -32,7 +32,8 @@ REPORT = {
     "proof": {"compared": {"zh_test.txt": 11612, "built-in: english": 19}, "notes": ["a note of the proof"]},
     "texts": {"zh_test.txt": figures(470, 190), "built-in: english": figures(70, 70)},
     "pieces": {"by_origin": {"offered": 16993, "bridge": 291, "filled": 667, "pad": 1}, "by_length": {"1": 6281, "2": 8925},
-               "never_used": 7, "most_useful": [piece("中华人民共和国", 70, 9)], "least_used": [piece("<罕> & \"字\"", 0, 3)]},
+               "never_used": 7, "most_useful": [piece("中华人民共和国", 70, 9)],
+               "least_used": [piece("<罕> & \"字\"", 0, 3)]},
     "refused": {"in the base already": [f"字{n}" for n in range(712)]},
     "growth": {
         "method": "mean_of_pieces", "head_method": "mean", "rows_before": 32000, "rows_after": 49952, "vocab_padding": 0,
@@ -55,7 +56,7 @@ def shown(report):
 def test_the_page_says_what_one_wants_to_know():
     text = shown(REPORT)
     for expected in ("17,952", "49,952", "11,631", "53", "中华人民共和国", "<罕>␣&␣\"字\"", "in the base already", "712",
-                     "0.8123", "0.8171", "gaussian", "a note of the proof", "not written: is not a BPE model",
+                     "0.8123", "0.8171", "gaussian", "A note of the proof.", "not written: is not a BPE model",
                      "chinese.model", "bridge"):  # fmt: skip
         assert expected in text, expected
     assert "字39" in text

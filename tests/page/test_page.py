@@ -88,7 +88,8 @@ def test_figures_without_values_do_not_break(series):
 
 
 @pytest.mark.parametrize(("value", "expected"), [
-    (None, "–"), (float("nan"), "–"), (0, "0"), (1234567, "1,234,567"), (0.0123, "0.01230"), (3.0, "3.000"), (-2.5, "-2.500"),
+    (None, "–"), (float("nan"), "–"), (0, "0"), (1234567, "1,234,567"), (0.0123, "0.01230"), (3.0, "3.000"),
+    (-2.5, "-2.500"),
 ])  # fmt: skip
 def test_numbers_are_for_reading(value, expected):
     assert number(value).replace("\u2212", "-") == expected
