@@ -94,7 +94,7 @@ def extend_vocabulary(settings: Settings, say: Say = lambda message: None) -> Vo
 
     Raises TokenizerError, and writes nothing, when an input is not what it should be or the proof fails.
     """
-    with whole_folder(settings.output, KIND, TokenizerError) as folder:
+    with whole_folder(settings.output, KIND, TokenizerError, replace=False) as folder:
         made = make_vocabulary(settings, folder, say)
         made.report["cost"] = cost(made.figures, made.tokenizer.vocab_size - made.base.vocab_size)
         write_report(folder, made.report)
