@@ -120,6 +120,7 @@ def test_mistakes_are_told_and_leave_nothing(inputs, tmp_path):
         ({"words": (), "corpus": (tmp_path / "english.txt",)}, "the corpus has no Chinese text"),
         ({"words": (), "corpus": (tmp_path / "empty.txt",)}, "the corpus has no Chinese text"),
         ({"words": ()}, "nothing to add: name --pieces"),
+        ({"words": (), "pieces": (inputs / "base.model",)}, r"none of the pieces offered can be added \(259 control"),
         ({"size": 420}, "leaves no room"),
         ({"size": 500, "multiple_of": 64}, "is no multiple of 64; 448 and 512 are"),
         ({"jieba": 5}, "--jieba needs a --corpus"),
