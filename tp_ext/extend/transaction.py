@@ -20,7 +20,8 @@ from tp_ext.tokens.candidates import Candidates
 from tp_ext.tokens.characters import han_runs, is_chinese
 from tp_ext.tokens.fast import why_not, write_fast
 from tp_ext.tokens.gguf_vocabulary import write_gguf_vocabulary
-from tp_ext.tokens.merge import PAD, RESERVED, Added, check_file, merge
+from tp_ext.tokens.growers import PAD, RESERVED, Added
+from tp_ext.tokens.merge import check_file, merge
 from tp_ext.tokens.prove import Proof, cut
 from tp_ext.tokens.sentence_piece import SentencePieceTokenizer
 from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
