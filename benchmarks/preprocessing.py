@@ -5,7 +5,8 @@
 The text has a document a line. Runs take turns, each in its own process; with one process on one core. Printed for
 each: the best wall and CPU seconds of the rounds, children included, and the most memory a process took. All must have
 written the same ids. With `--peers`, those that are there run in the same turns, on one core: TencentPretrain
-(TENCENTPRETRAIN points to a checkout), datasets, datatrove and litdata (where they are installed, as is tokenizers).
+(TENCENTPRETRAIN points to a checkout), Megatron-LM (MEGATRON points to one; MEGATRON_PYTHON to the interpreter that runs
+it, as it wants a newer one), datasets, datatrove and litdata (where they are installed, as is tokenizers).
 """
 
 from __future__ import annotations
@@ -77,6 +78,18 @@ def tencentpretrain(tokenizer: Path, text: Path, output: Path) -> None:
     runpy.run_path(f"{checkout}/preprocess.py", run_name="__main__")
 
 
+def megatron(tokenizer: Path, text: Path, output: Path) -> list[str | Path]:
+    """The command line of its tools/preprocess_data.py, whose input is jsonl: that is written before time is taken."""
+    rows = output.parent / "text.jsonl"
+    if not rows.exists():
+        with open(rows, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps({"text": line}, ensure_ascii=False) + "\n" for line in lines_of(text))
+    python, checkout = os.environ.get("MEGATRON_PYTHON", sys.executable), Path(os.environ["MEGATRON"])
+    return [python, checkout / "tools" / "preprocess_data.py", "--input", rows, "--output-prefix", output,
+            "--tokenizer-type", "Llama2Tokenizer", "--tokenizer-model", tokenizer, "--workers", "1",
+            "--append-eod"]  # fmt: skip
+
+
 def datasets(tokenizer: Path, text: Path, output: Path) -> None:
     """datasets.map over the tokenizers library, as in transformers' run_clm.py."""
     import tokenizers
@@ -136,16 +149,20 @@ def _fast(tokenizer: Path, output: Path) -> Path:
 
 
 PEERS = {"tencentpretrain": tencentpretrain, "datasets": datasets, "datatrove": datatrove, "litdata": litdata}
+MEGATRON = "megatron-lm"
+CHECKOUTS = {"tencentpretrain": "TENCENTPRETRAIN", MEGATRON: "MEGATRON"}
 FAST = "tokenizer.json"
 
 
 def present(peer: str) -> bool:
     """Whether a peer can be run here."""
-    return bool(os.environ.get("TENCENTPRETRAIN")) if peer == "tencentpretrain" else find_spec(peer) is not None
+    return bool(os.environ.get(CHECKOUTS[peer])) if peer in CHECKOUTS else find_spec(peer) is not None
 
 
 def command(way: str, tokenizer: Path, text: Path, output: Path) -> list[str | Path]:
     """The command line of a way."""
+    if way == MEGATRON:
+        return ["taskset", "-c", "0", *megatron(tokenizer.resolve(), text, output)]
     if way == "plain loop" or way in PEERS:
         line = [sys.executable, __file__, "--one", way, output]
         return ["taskset", "-c", "0", *line, "--tokenizer", tokenizer, "--text", text]
@@ -181,7 +198,7 @@ def main() -> None:
         {"plain loop": plain_loop, **PEERS}[way](args.tokenizer.resolve(), args.text.resolve(), output)
         return
     exact = ["plain loop", "1 process", "2 processes"]
-    ways = [*exact, *(filter(present, PEERS) if args.peers else [])]
+    ways = [*exact, *(filter(present, [*PEERS, MEGATRON]) if args.peers else [])]
     found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as folder:
