@@ -25,7 +25,13 @@ lint: $(VENV)/.tested-with
 
 bench: $(VENV)/.tested-with
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/document_mask.py
 	test -z "$$TP_EXT_REAL_DATA" || $(BIN)/python benchmarks/vocabulary.py --data "$$TP_EXT_REAL_DATA"
+	test -z "$$TP_EXT_REAL_DATA" || $(BIN)/python scripts/fetch_sample_text.py --output .cache/sample_text
+	test -z "$$TP_EXT_REAL_DATA" || $(BIN)/python benchmarks/cleaning.py --lines "$$TP_EXT_REAL_DATA/text/zh_train.txt" \
+		--long .cache/sample_text/zh.jsonl
+	test -z "$$TP_EXT_REAL_DATA" || $(BIN)/python benchmarks/encoding.py --data "$$TP_EXT_REAL_DATA"
 
 clean:
 	rm -rf $(VENV) .cache outputs build *.egg-info

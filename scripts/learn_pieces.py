@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--learn_type", choices=LEARNERS, default="bpe")
     parser.add_argument("--min_count", type=int, default=5, help="least occurrences of a piece")
     parser.add_argument("--character_coverage", type=float, default=0.9995)
+    parser.add_argument("--mixed", action="store_true", help="also pieces that join characters with Chinese punctuation")
     parser.add_argument("--sample_bytes", type=int, default=64 << 20, help="text held in memory, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of that draw")
     parser.add_argument("--source", default="", help="what the text is, for the manifest")
@@ -32,7 +33,7 @@ def main() -> None:
     check_limits({name: getattr(args, name) for name in numbers})
     with whole_folder(args.output, KIND, TokenizerError) as folder:
         texts = sample(readers.texts(args.corpus), args.sample_bytes, args.seed)
-        learned = LEARNERS[args.learn_type](texts, args.learn, args.min_count, args.character_coverage)
+        learned = LEARNERS[args.learn_type](texts, args.learn, args.min_count, args.character_coverage, args.mixed)
         lines = [f"{piece}\t{learned.scores.get(piece, -place)}" for place, piece in enumerate(learned.worth)]
         (folder / "pieces.vocab").write_text("\n".join(lines) + "\n", encoding="utf-8")
         corpus = [{"path": path.name, **size_and_hash(path)} for path in args.corpus]

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tp_ext.errors import TokenizerError, run_command
+from tp_ext.errors import TokenizerError, raise_all, run_command
 from tp_ext.extend.transaction import Settings, extend_vocabulary
 from tp_ext.progress import Progress
 from tp_ext.tokens.learn import LEARNERS
@@ -71,6 +71,19 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_used(given: dict[str, Any]) -> None:
+    """Raise TokenizerError on an option that nothing would use."""
+    others = {"pieces", "chars", "words", "jieba"} & given.keys()
+    learns = "corpus" in given and ("learn" in given or not others)
+    reads = bool({"corpus", "fill"} & given.keys())
+    used = {"pieces_type": "pieces" in given, "learn_type": learns, "character_coverage": learns, "min_count": reads,
+            "sample_bytes": reads, "seed": reads or "model" in given}  # fmt: skip
+    needs = {"pieces_type": "--pieces", "learn_type": "a --corpus that pieces are learned from (--learn)",
+             "character_coverage": "a --corpus that pieces are learned from (--learn)"}  # fmt: skip
+    unused = [name for name, is_used in used.items() if name in given and not is_used]
+    raise_all(TokenizerError, [f"--{name} needs {needs.get(name, 'a --corpus, or a --fill')}" for name in unused])
+
+
 def _taken(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     """The values that are settings of this kind."""
     return {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
@@ -82,6 +95,9 @@ def main() -> None:
     args = arguments().parse_args()
     given = {name: value for name, value in vars(args).items() if value is not None}
     preset = PRESETS.get(given.pop("preset", ""), {})
+    if "learn" in preset and "corpus" not in given:
+        raise TokenizerError("--preset chinese-llama learns pieces from text; name some with --corpus")
+    _check_used({**preset, **given})
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     both = {name: mine + values[name] for name, mine in preset.items() if name in values and isinstance(mine, tuple)}
     values = {**preset, **values, **both}
@@ -97,6 +113,9 @@ def main() -> None:
         with Progress("grow", " tensors") as progress:
             made = extend_model(settings, ModelSettings(**_taken(ModelSettings, values), growth=growth), say, progress)
     report = made.report
+    for name, what in report["merged"]["files"].items():
+        if what != "written":
+            print(f"{name}: {what}")
     print(f"wrote {args.output}: {report['merged']['pieces']:,} pieces, {report['base']['pieces']:,} of them the base's; "
           f"proved on {sum(report['proof']['compared'].values()):,} documents; see vocab_report.html")  # fmt: skip
 

@@ -5,12 +5,18 @@
 """
 
 import argparse
+import shutil
 from pathlib import Path
+from typing import Any
 
+from tp_ext.corpus.blocks import LONGEST_LINE
+from tp_ext.corpus.faults import FAULT_LIMIT, FAULTS
+from tp_ext.data.exchange import read_tencentpretrain, write_tencentpretrain
 from tp_ext.data.preprocess import preprocess
-from tp_ext.errors import run_command
+from tp_ext.data.store import Store
+from tp_ext.errors import DatasetError, run_command
 from tp_ext.progress import Progress
-from tp_ext.tokens.tokenizer import open_tokenizer
+from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
 
 
 def main() -> None:
@@ -23,15 +29,53 @@ def main() -> None:
     parser.add_argument("--dataset_path", type=Path, required=True, help="folder to write")
     parser.add_argument("--seq_length", type=int, default=2048, help="tokens of an instance; training may use another")
     parser.add_argument("--processes_num", type=int, default=1)
+    parser.add_argument("--fault_limit", type=float, default=FAULT_LIMIT, metavar="SHARE",
+                        help="records that are no text are left out and listed; more than this share is an error (0.001)")
+    parser.add_argument("--longest_line", type=int, default=LONGEST_LINE, metavar="BYTES",
+                        help="a line that is longer is such a record (67108864)")
+    parser.add_argument("--from", dest="source", choices=["text", "tencentpretrain"], default="text",
+                        help="what --corpus_path is: text, or TencentPretrain's dataset files")
+    parser.add_argument("--format", choices=["tp_ext", "tencentpretrain"], default="tp_ext",
+                        help="what is written: a dataset folder, or the file of TencentPretrain's --data_processor lm")
+    parser.add_argument("--packing", choices=["contiguous", "document"],
+                        help="of TencentPretrain's file: contiguous is its --full_sentences")
     args = parser.parse_args()
+    tokenizer = open_tokenizer(args.spm_model_path)
+    if args.packing and args.format == "tp_ext":
+        raise DatasetError("--packing is for --format tencentpretrain; a dataset is packed when it is read (data.packing)")
+    if args.format == "tp_ext":
+        _tell(args.dataset_path, _make(args, tokenizer, args.dataset_path))
+        return
+    if args.dataset_path.exists():
+        raise DatasetError(f"{args.dataset_path}: exists; name another file, or remove it")
+    made = args.dataset_path.parent / f".{args.dataset_path.name}.dataset"  # kept until the file is whole
+    counts = _make(args, tokenizer, made)
+    count = write_tencentpretrain(Store(made), args.dataset_path, args.seq_length, args.packing or "contiguous")
+    if counts.get("faults"):
+        faults = args.dataset_path.with_name(f"{args.dataset_path.name}.{FAULTS}")
+        shutil.move(made / FAULTS, faults)
+        print(f"left out {counts['faults']:,} records that are no text; see {faults}")
+    shutil.rmtree(made)
+    print(f"wrote {args.dataset_path}: {count:,} instances for TencentPretrain")
+
+
+def _make(args: argparse.Namespace, tokenizer: Tokenizer, path: Path) -> dict[str, Any]:
+    if args.source == "tencentpretrain":
+        return read_tencentpretrain(args.corpus_path, tokenizer, path, args.seq_length)
     with Progress("preprocess", "B") as progress:
-        counts = preprocess(args.corpus_path, open_tokenizer(args.spm_model_path), args.dataset_path, args.seq_length,
-                            args.processes_num, progress)  # fmt: skip
-    print(
-        f"wrote {args.dataset_path}: {counts['documents']:,} documents ({counts['empty_documents']:,} empty lines left "
-        f"out), {counts['text_bytes']:,} bytes of text, {counts['tokens']:,} tokens, {counts['instances']:,} instances "
-        f"of {counts['seq_length']} (the last has {counts['targets_of_last_instance']} targets)"
-    )
+        return preprocess(args.corpus_path, tokenizer, path, args.seq_length, args.processes_num, progress,
+                          fault_limit=args.fault_limit, longest_line=args.longest_line)  # fmt: skip
+
+
+def _tell(path: Path, counts: dict[str, Any]) -> None:
+    empty = f" ({counts['empty_documents']:,} empty lines left out)" if "empty_documents" in counts else ""
+    print(f"wrote {path}: {counts['documents']:,} documents{empty}, {counts['text_bytes']:,} bytes of text, "
+          f"{counts['tokens']:,} tokens, {counts['instances']:,} instances of {counts['seq_length']} (the last has "
+          f"{counts['targets_of_last_instance']} targets)")  # fmt: skip
+    if counts.get("faults"):
+        print(f"left out {counts['faults']:,} records that are no text; see {path / FAULTS}")
+    if counts.get("damaged"):
+        print(f"warning: {counts['damaged']:,} compressed files are damaged: not all of them was read, or not right")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,34 @@ def test_where_a_disk_is_mounted_is_refused(tmp_path, monkeypatch):
         write(tmp_path)
 
 
+def test_the_folder_one_is_in_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(Path(), "one")
+    assert (tmp_path / "here" / "file").read_text() == "one"
+
+
+def test_what_a_killed_run_had_moved_aside_comes_back(tmp_path):
+    write(tmp_path / "out", "one")
+    (tmp_path / "out").rename(tmp_path / ".out.abc.old")
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out", "kind", TokenizerError):
+        raise RuntimeError
+    assert (tmp_path / "out" / "file").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+CHINESE = """
+from tp_ext.errors import run_command
+run_command(lambda: print("中文"))
+"""
+
+
+def test_a_terminal_without_chinese_stops_nothing():
+    line = [sys.executable, "-c", CHINESE]
+    done = subprocess.run(line, env={**environment(), "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"\\u4e2d\\u6587\n")
+
+
 WAITS = """
 import sys, time
 from pathlib import Path

@@ -62,7 +62,59 @@ def whole_folder(path: Path, what: str, kind: type[UserError], replace: bool = T
     that it is a `what` and lists every file in it; that one is kept until the new one is whole. Without `replace` an
     earlier output is refused too.
     """
-    path = path.resolve() if path.is_symlink() else path  # the folder that a link names is replaced, not the link
+    path = _free(path, what, kind, replace)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        lock = os.open(part, os.O_RDONLY)
+    except OSError as error:
+        raise kind(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                sync(file)
+        _take_place(part, path, kind, replace)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(lock)
+
+
+@contextmanager
+def kept_folder(path: Path, what: str, kind: type[UserError]) -> Iterator[tuple[Path, Path]]:
+    """A folder that takes `path`'s place when the block ends well, and one for notes on the work that goes then.
+
+    Otherwise both stay, hidden beside `path`, so that the next run can go on from them. Raises `kind` as `whole_folder`,
+    and when another process has them open.
+    """
+    path = _free(path, what, kind, replace=True)
+    work = path.parent / f".{path.name}.work"
+    part, lock = work / "output", work / "lock"
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise kind(f"{path}: cannot be written ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = lock.stat().st_ino == os.fstat(file.fileno()).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:
+            raise kind(f"{path}: another process is writing it; wait for that one, or name another folder")
+        yield part, work
+        _take_place(part, path, kind, replace=True)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _free(path: Path, what: str, kind: type[UserError], replace: bool) -> Path:
+    """Where an output called `path` will be. Raises `kind` when that is taken."""
+    if path.is_symlink() or path.name in ("", ".."):  # the folder that a link names is replaced, not the link
+        path = path.resolve()
+    _restore(path, what)
     if path.exists() and not path.is_dir():
         raise kind(f"{path}: is a file; name a folder to write to")
     if path.is_mount():
@@ -77,33 +129,15 @@ def whole_folder(path: Path, what: str, kind: type[UserError], replace: bool = T
         if manifest.get("kind") != what or foreign:
             others = f", with {foreign[0]} in it" if foreign else ""
             raise kind(f"{path}: is not a '{what}' written by tp_ext{others}; name another folder, or remove it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_behind(path)
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-        lock = os.open(part, os.O_RDONLY)
-    except OSError as error:
-        raise kind(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield part
-        for file in part.rglob("*"):
-            if file.is_file():
-                sync(file)
-        part.chmod(0o777 & ~_umask())
-        if path.exists() and any(path.iterdir()):
-            if not replace:
-                raise kind(f"{path}: was written by another run in the meantime; name another folder, or remove it")
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            path.replace(old)
-            part.replace(path)
-            shutil.rmtree(old)
-        else:
-            part.replace(path)
-        sync(path.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        os.close(lock)
+    return path
+
+
+def _restore(path: Path, what: str) -> None:
+    """Put an earlier output back that a run was about to replace when it was killed."""
+    left = [] if path.exists() else sorted(path.parent.glob(f".{glob.escape(path.name)}.*.old"))
+    for old in left:
+        if (old / MANIFEST).is_file() and read_json(old / MANIFEST).get("kind") == what and not path.exists():
+            old.replace(path)
 
 
 def _remove_left_behind(path: Path) -> None:
@@ -121,6 +155,21 @@ def _remove_left_behind(path: Path) -> None:
             os.close(lock)
 
 
+def _take_place(part: Path, path: Path, kind: type[UserError], replace: bool) -> None:
+    """Rename `part` to `path`; what is there already goes when that is done."""
+    part.chmod(0o777 & ~_umask())
+    if path.exists() and any(path.iterdir()):
+        if not replace:
+            raise kind(f"{path}: was written by another run in the meantime; name another folder, or remove it")
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+        path.replace(old)
+        part.replace(path)
+        shutil.rmtree(old)
+    else:
+        part.replace(path)
+    sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Have the system put a file, or the entries of a folder, on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -130,10 +179,18 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def json_bytes(values: Any, indent: int | None = None) -> bytes:
+    """Values as JSON, Chinese as it is, but where a file name is no UTF-8."""
+    try:
+        return json.dumps(values, ensure_ascii=False, indent=indent).encode()
+    except UnicodeEncodeError:
+        return json.dumps(values, indent=indent).encode()
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON object, whole or not at all."""
     with whole_file(path) as part:
-        part.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        part.write_bytes(json_bytes(values, indent=2) + b"\n")
 
 
 def write_manifest(

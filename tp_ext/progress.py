@@ -33,8 +33,8 @@ class Progress:
         self._start, self._drawn = time.monotonic(), 0.0
         self._shown = sys.stderr.isatty()
 
-    def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` is done."""
+    def __call__(self, done: int, total: int, tokens: int | None = None) -> None:
+        """Show that `done` of `total` is done, and how many `tokens` a second that were."""
         now = time.monotonic()
         if not self._shown or now - self._drawn < 0.2:
             return
@@ -43,7 +43,8 @@ class Progress:
         share = done / total if total else 1.0
         left = clock(seconds / share * (1 - share)) if share > 0 else "?"
         bar = ("#" * int(30 * share)).ljust(30, ".")
-        line = f"{self._title} [{bar}] {share:4.0%} {short(done / seconds)}{self._unit}/s, {left} left"
+        speed = "" if tokens is None else f", {short(tokens / seconds)} tokens/s"
+        line = f"{self._title} [{bar}] {share:4.0%} {short(done / seconds)}{self._unit}/s{speed}, {left} left"
         print(f"\r{line:<79}", end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:

@@ -15,6 +15,7 @@ from tp_ext.extend.weights import ModelSettings, grow_weights
 from tp_ext.models import build, families
 from tp_ext.models.decoder import initial_weight
 from tp_ext.settings import read_json
+from tp_ext.tokens.fast import write_fast
 
 KNOWN = {"bos_token_id": 1, "eos_token_id": [2, 7], "pad_token_id": None, "use_cache": True, "initializer_range": 0.02}
 GENERATION = {"eos_token_id": [2, 7], "temperature": 0.6, "do_sample": True}
@@ -84,6 +85,50 @@ def test_a_grown_model_keeps_it_and_names_its_padding(chat, tmp_path, merged, mo
     holds(tmp_path / "grown", pad=with_pad.vocab_size - 1)
     expected = {"pad_token": "<pad>", "chat_template": "{{ old }}", "model_max_length": 4096}
     assert expected.items() <= read_json(tmp_path / "grown" / "tokenizer_config.json").items()
+
+
+def test_the_roles_of_pieces_stay_where_the_model_has_them(chat, tmp_path, tokenizer, monkeypatch):
+    """A chat model of its own begin and end, which puts nothing before a text."""
+    monkeypatch.setattr(growth, "ENGLISH_BOUND", 1.0)
+    control = ("<|start|>", "<|end|>")
+    base = extend_spm(chat / "tokenizer.model", chat / "tokenizer.model", (), control)
+    config = tiny(LLAMA, vocab_size=base.vocab_size)
+    shapes = {name: value.shape for name, value in build(config).named_parameters()}
+    weights = ((name, initial_weight(name, shape, config, 5)) for name, shape in shapes.items())
+    (tmp_path / "m").mkdir()
+    write_trained(tmp_path / "m", config, families, weights, torch.float32, base, {})
+    roles = {"bos_token": "<|start|>", "eos_token": {"content": "<|end|>", "special": True}, "pad_token": "[PAD]"}
+    (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps({**roles, "add_bos_token": False}))
+    (tmp_path / "m" / "manifest.json").unlink()
+    merged = extend_spm(base.path, tmp_path / "merged" / "tokenizer.model", WORDS, ())
+    settings = ModelSettings(model=tmp_path / "m", growth=GrowthSettings(proof_tokens=40))
+    for number, with_json in enumerate((True, False)):
+        if with_json:
+            write_fast(merged, tmp_path / "merged")
+        else:
+            (tmp_path / "merged" / "tokenizer.json").unlink()
+            (tmp_path / "merged" / "tokenizer_config.json").unlink()
+        out = tmp_path / f"out{number}"
+        grow_weights(settings, merged.path, out)
+        written = read_json(out / "tokenizer_config.json")
+        assert (written["bos_token"], written["eos_token"], written["add_bos_token"]) == ("<|start|>", "<|end|>", False)
+        assert written.get("pad_token") in (None, "[PAD]")
+        if with_json:
+            found = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(str(out))
+            assert found("abc").input_ids == merged.encode("abc")
+            assert (found.bos_token_id, found.eos_token_id) == (500, 501)
+    (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|gone|>"}))
+    with pytest.raises(CheckpointError, match="its files name '<.gone.>' as eos_token, which is no piece"):
+        grow_weights(settings, merged.path, tmp_path / "none")
+
+
+def test_a_file_of_another_tokenizer_beside_the_merged_one_is_refused(chat, tmp_path, tokenizer):
+    merged = extend_spm(chat / "tokenizer.model", tmp_path / "merged" / "tokenizer.model", WORDS, ())
+    write_fast(merged, tmp_path / "merged")
+    merged = extend_spm(chat / "tokenizer.model", tmp_path / "merged" / "tokenizer.model", WORDS[::-1], ())
+    settings = ModelSettings(model=chat, growth=GrowthSettings(proof_tokens=40))
+    with pytest.raises(CheckpointError, match="tokenizer.json: is of another tokenizer than .*piece 500 is"):
+        grow_weights(settings, tmp_path / "merged", tmp_path / "out")
 
 
 @pytest.mark.parametrize("family", [LLAMA, BLOOM])

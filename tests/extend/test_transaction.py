@@ -12,6 +12,7 @@ from tp_ext.infer import load
 from tp_ext.models import families
 from tp_ext.output import MANIFEST, sha256_of
 from tp_ext.tokens import candidates, learn
+from tp_ext.tokens.characters import is_han
 from tp_ext.tokens.tokenizer import open_tokenizer
 from tp_ext.tokens.train import train_tokenizer
 
@@ -144,6 +145,41 @@ def test_a_learned_list_is_taken_best_first(inputs, tmp_path, learn_type):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("changes", [{"corpus": "zh.txt", "learn": 200}, {"fill": "zh.txt", "size": 600}])
+def test_text_gives_its_punctuation_too(inputs, tmp_path, changes):
+    files = {name: (inputs / value,) for name, value in changes.items() if isinstance(value, str)}
+    made = extend_vocabulary(settings(inputs, tmp_path / "out", **{**changes, **files}))
+    pieces = [made.tokenizer.piece(index) for index in range(420, made.tokenizer.vocab_size)]
+    assert {"，", "。"} <= set(pieces)
+    assert all(len(piece) == 1 or is_han(piece) for piece in pieces if piece != "<pad>")
+
+
+def test_what_is_named_most_deliberately_comes_first(inputs, tmp_path):
+    made = extend_vocabulary(settings(inputs, tmp_path / "out", pieces=(inputs / "zh.model",), chars=(inputs / "chars.txt",),
+                                      words=(inputs / "words.txt",), size=435))  # fmt: skip
+    pieces = {made.tokenizer.piece(index) for index in range(made.tokenizer.vocab_size)}
+    assert set("行政机关人民法院，。") <= pieces
+    assert made.report["refused"]["no room left"]
+
+
+def test_options_that_nothing_would_use_are_refused(inputs, tmp_path):
+    line = ["scripts/merge_vocab.py", "--base", inputs / "base.model", "--output", tmp_path / "out"]
+    words = ["--words", inputs / "words.txt"]
+    corpus = ["--corpus", inputs / "zh.txt"]
+    for more, expected in [
+        ([*words, "--learn_type", "bpe"], "--learn_type needs a --corpus that pieces are learned from"),
+        ([*words, "--min_count", 3], "--min_count needs a --corpus, or a --fill"),
+        ([*words, "--seed", 3], "--seed needs"), ([*words, "--pieces_type", "bpe"], "--pieces_type needs --pieces"),
+        ([*corpus, "--jieba", 5, "--character_coverage", 0.9], "--character_coverage needs"),
+        (["--preset", "chinese-llama"], "--preset chinese-llama learns pieces from text; name some with --corpus"),
+        ([*words, "--check", inputs / "zh.model"], "is none of .txt, .jsonl"),
+    ]:  # fmt: skip
+        done = command(*line, *more)
+        assert (done.returncode, done.stdout) == (2, ""), more
+        assert expected in done.stderr
+    assert command(*line, *corpus, "--learn", 150, "--learn_type", "unigram", "--seed", 3, "--min_count", 2).returncode == 0
+
+
 def test_mistakes_are_told_and_leave_nothing(inputs, tmp_path):
     (tmp_path / "noise").write_bytes(b"\x00\x01 no model")
     (tmp_path / "english.txt").write_text("only english\n")
@@ -216,3 +252,20 @@ def test_presets_are_commands(inputs, tmp_path, preset):
         assert lengths == {"1": 8954}  # those given beside the preset come in addition
     else:
         assert sum(lengths[length] for length in lengths if length != "1") > 100
+
+
+def test_a_byte_level_base_comes_with_its_padding_named(inputs, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    library = tokenizers.Tokenizer(tokenizers.models.BPE())
+    library.pre_tokenizer, library.decoder = tokenizers.pre_tokenizers.ByteLevel(), tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    library.train_from_iterator(ENGLISH, tokenizers.trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet,
+                                special_tokens=["<|end_of_text|>"], show_progress=False))  # fmt: skip
+    base = tmp_path / "base.json"
+    library.save(str(base))
+    made = extend_vocabulary(Settings(base=base, output=tmp_path / "out", words=(inputs / "words.txt",)))
+    config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert (config["pad_token"], config["eos_token"]) == ("<pad>", "<|end_of_text|>")
+    assert made.report["merged"]["files"] == {"tokenizer.json": "written", "tokenizer_config.json": "written"}
+    with pytest.raises(UserError, match="--gguf writes sentencepiece vocabularies; this one is byte-level"):
+        extend_vocabulary(Settings(base=base, output=tmp_path / "gguf", words=(inputs / "words.txt",), gguf=True))

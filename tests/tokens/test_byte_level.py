@@ -94,6 +94,24 @@ def test_wrong_files_beside_are_named(paths, tmp_path, content, message):
         open_tokenizer(tmp_path)
 
 
+def numbered(path, folder, last):
+    document = json.loads(path.read_text())
+    document["model"]["vocab"]["zzzz"] = last
+    return write_base(document, folder)
+
+
+def test_ids_with_absurd_gaps_are_told(paths, tmp_path):
+    with pytest.raises(TokenizerError, match="'zzzz' is 1,000,000,000, so that 601 ids .* and 999,999,400 have none"):
+        open_tokenizer(numbered(paths["bloom"], tmp_path, 10**9))
+
+
+def test_small_gaps_are_rows_kept_free(paths, tmp_path):
+    base = open_tokenizer(numbered(paths["bloom"], tmp_path, 700))
+    assert base.vocab_size == 701
+    assert set(range(600, 700)) <= base.special_ids
+    assert base.piece(650) == ""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_text_of_a_piece(bases, name):
     base = bases[name]
@@ -215,5 +233,5 @@ def test_a_word_level_tokenizer_is_refused(tmp_path):
 
 def test_without_the_library_the_extra_is_named(paths, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(TokenizerError, match=r"pip install 'tp_ext\[byte_level\]'"):
+    with pytest.raises(TokenizerError, match=r"pip install 'tp_ext\[byte-level\]'"):
         open_tokenizer(paths["gpt2"])

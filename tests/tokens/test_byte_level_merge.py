@@ -1,5 +1,6 @@
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,11 @@ PARTS = st.sampled_from([*PIECES, *SUBJECTS, *VERBS, *OTHERS, *CLOSE, "the modul
 MIXED = st.lists(PARTS | CHARACTERS, max_size=12).map("".join)
 
 
+def as_seen_by(base, text):
+    """The text as the base normalizes it."""
+    return b"".join(map(base.token_bytes, base.encode(text))).decode()
+
+
 def assert_only_chinese_changed(base, new, text):
     """That the new ids are the base's, but for tokens of nothing but Chinese that stand for several of the base's."""
     old = iter(base.encode_inside([text])[0])
@@ -108,7 +114,7 @@ def assert_only_chinese_changed(base, new, text):
 @given(MIXED)
 def test_only_chinese_is_cut_differently(merges, text):
     for base, _, new in merges.values():
-        if not has_chinese(text):
+        if not has_chinese(as_seen_by(base, text)):
             assert new.encode(text) == base.encode(text)
         assert len(new.encode(text)) <= len(base.encode(text))
         assert new.decode(new.encode(text)) == base.decode(base.encode(text))
@@ -116,7 +122,7 @@ def test_only_chinese_is_cut_differently(merges, text):
 
 
 @settings(max_examples=200, deadline=None)
-@given(MIXED.map(lambda text: "".join(character for character in text if not has_chinese(character))))
+@given(MIXED.map(lambda text: "".join(each for each in text if not has_chinese(unicodedata.normalize("NFC", each)))))
 def test_text_without_chinese_keeps_its_ids(merges, text):
     for base, _, new in merges.values():
         assert new.encode(text) == base.encode(text)
@@ -152,10 +158,29 @@ def test_why_pieces_are_refused(bases):
 def test_what_the_base_normalizes_is_refused(bases):
     pieces = ["\uf900龘", "\u3008", "龘"]  # U+F900 becomes U+8C48, and U+2329 becomes U+3008
     result, new = merged(bases["qwen"], pieces)
-    assert result.refused == {reasons.NORMALIZED: ["\uf900龘"], reasons.MADE_BY_NORMALIZING: ["\u3008"]}
-    assert new.encode("\u2329") == bases["qwen"].encode("\u2329")
+    assert result.refused == {reasons.NORMALIZED: ["\uf900龘"]}
+    assert new.encode("\u2329") == new.encode("\u3008")  # what normalizes to Chinese is Chinese
+    assert len(new.encode("\u2329")) < len(bases["qwen"].encode("\u2329"))
     result, _ = merged(bases["llama3"], ["\uf900龘"])
     assert result.refused == {}
+
+
+@pytest.mark.parametrize("single_word", [False, True])
+def test_added_tokens_of_the_base_that_are_chinese_are_left_alone(bases, tmp_path, single_word):
+    """Alone 越 is the added token, even where the base takes it for one only as a word of its own."""
+    document = json.loads(bases["gpt2"].content)
+    for place, content in enumerate(("越", "意大利")):
+        rules = {"single_word": single_word, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        document["added_tokens"].append({"id": bases["gpt2"].vocab_size + place, "content": content, **rules})
+    base = open_tokenizer(write_base(document, tmp_path))
+    result, new = merged(base, ["越", "越来", "意大利", "意大利人", "龘"], base.vocab_size + 40, RUNS)
+    others = {reasons.SHARED: ["越来"]} if single_word else {reasons.ADDED: ["越来", "意大利人"]}
+    assert result.refused == {reasons.IN_BASE: ["越", "意大利"], **others}
+    proof = Proof(base, new)
+    proof.vocabulary()
+    for line in cut(base, new, [TEXT, "越", "越 越来", "意大利，意大利人 意大利", *make_texts(20, 13)]):
+        proof.line("text", line)
+    proof.finish()
 
 
 def test_a_piece_of_the_base_that_no_merge_reaches_is_not_made(bases, tmp_path):
@@ -205,6 +230,40 @@ def test_padding_and_reserved_pieces(bases):
     assert newer.pad_id == new.pad_id
     assert again.added[-1].piece.startswith("<|reserved_")
     assert not {each.piece for each in again.added} & {each.piece for each in result.added}
+
+
+BESIDE = {
+    "none": {},
+    "both": {"special_tokens_map.json": {"eos_token": {"content": "<|im_start|>"}, "pad_token": None},
+             "tokenizer_config.json": {"model_max_length": 77, "tokenizer_class": "PreTrainedTokenizerFast"}},
+    "map alone": {"special_tokens_map.json": {"eos_token": "<|im_start|>"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("files", BESIDE)
+def test_the_files_beside_name_the_padding(bases, tmp_path, files):
+    base_files = {name: json.dumps(values) for name, values in BESIDE[files].items()}
+    write_base(json.loads(bases["qwen"].content), tmp_path)
+    for name, content in base_files.items():
+        (tmp_path / name).write_text(content)
+    base = open_tokenizer(tmp_path)
+    result = merge_byte_level(base, ["龘"], chinese=is_chinese)
+    folder = tmp_path / "merged"
+    folder.mkdir()
+    for name, content in {"tokenizer.json": result.content, **result.beside}.items():
+        (folder / name).write_bytes(content)
+    new = open_tokenizer(folder)
+    assert set(result.beside) == {*BESIDE[files], "tokenizer_config.json"}
+    for name, values in BESIDE[files].items():
+        assert json.loads(result.beside[name]) == {**values, "pad_token": "<pad>"}
+    assert new.piece(new.pad_id) == "<pad>"
+    assert new.eos_id == base.eos_id
+    found = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(str(folder))
+    assert (found.pad_token, found.pad_token_id) == ("<pad>", new.pad_id)
+    assert found.eos_token_id == new.eos_id
+    without = merge_byte_level(base, ["龘"], chinese=is_chinese, pad=False).beside
+    assert without == {"tokenizer_config.json": without["tokenizer_config.json"], **base.beside}
+    assert "pad_token" not in json.loads(without["tokenizer_config.json"])
 
 
 def test_no_padding_where_there_is_one_or_none_is_wanted(bases):

@@ -32,6 +32,23 @@ def test_each_refusal_has_its_reason():
     assert "他说：" in sift([Candidates(offered, offered, "test")], set().__contains__, str, mixed=True).pieces
 
 
+def test_a_piece_of_hundreds_of_characters_is_refused_as_too_long():
+    offered = ["国" * candidates.LONGEST, "国" * (candidates.LONGEST + 1)]
+    chosen = sift([Candidates(offered, offered, "test")], set().__contains__, str)
+    assert (chosen.pieces, chosen.refused) == (offered[:1], {candidates.TOO_LONG: offered[1:]})
+
+
+def test_han_characters_newer_than_this_python_are_read(tmp_path, monkeypatch):
+    """Extensions H to J are unassigned, category Cn, to older ones."""
+    monkeypatch.setattr(candidates.unicodedata, "category", lambda character: "Cn" if ord(character) > 0x2FFFF else "Lo")
+    (tmp_path / "list.txt").write_text("天\U000313b0\n\U000323af\n", encoding="utf-8")
+    assert from_characters(tmp_path / "list.txt").pieces == ["天", "\U000313b0", "\U000323af"]
+    assert from_words(tmp_path / "list.txt").worth == ["天\U000313b0", "\U000323af"]
+    (tmp_path / "list.txt").write_text("\U000e0080\n", encoding="utf-8")
+    with pytest.raises(TokenizerError, match=r"U\+E0080"):
+        from_words(tmp_path / "list.txt")
+
+
 def test_lists_of_characters_and_words_are_read(tmp_path):
     (tmp_path / "list.txt").write_text("\ufeff天地玄黄\r\n宇宙\n\n洪\n", encoding="utf-8")
     assert from_characters(tmp_path / "list.txt").pieces == list("天地玄黄宇宙洪")
@@ -56,6 +73,8 @@ def test_a_list_that_is_none_is_told(tmp_path, read, content, message):
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.model", b"no model", "is not a sentencepiece model"),
     ("a.vocab", "人民\n".encode(), "line 1: expected a piece, a tab"),
+    ("a.vocab", "人民\tnan\n".encode(), "piece '人民' has the score nan; a finite number is needed"),
+    ("a.vocab", "人\t-1\n人民\t-inf\n".encode(), "piece '人民' has the score -inf"),
     ("a.vocab", b"", "is empty"), ("absent.model", None, "no such tokenizer file"), ("absent.vocab", None, "cannot be read"),
 ])  # fmt: skip
 def test_a_source_that_is_none_is_told(tmp_path, name, content, message):

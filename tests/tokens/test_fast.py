@@ -1,20 +1,33 @@
 """The other forms of a merged vocabulary, read by the programs they are for."""
 
 import json
+import re
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from test_merge import CHINESE, ENGLISH, WORDS, merged_with, train
 
 from tp_ext.errors import TokenizerError
 from tp_ext.tokens import battery
+from tp_ext.tokens.expressible import tied_runs, why_not_llama_cpp, why_not_tokenizers
 from tp_ext.tokens.fast import write_fast
 from tp_ext.tokens.gguf_vocabulary import add_vocabulary, write_gguf_vocabulary
+from tp_ext.tokens.tokenizer import open_tokenizer
 
 LINES = [*(line for text in battery.TEXTS.values() for line in text.splitlines()), "", " ", "   a", *CHINESE[:100]]
-SHAPES = {"": {}, "without prefix": {"add_dummy_prefix": False}, "with symbols": {"user_defined_symbols": ["<tool>", "〔"]}}
+SYMBOLS = ["<tool>", "〔", "<tool>x", "a.b", "(?i)the", "\\d"]
+SHAPES = {
+    "": {}, "without prefix": {"add_dummy_prefix": False}, "without bytes": {"byte_fallback": False},
+    "with symbols": {"user_defined_symbols": SYMBOLS},
+    "with symbols, without prefix": {"user_defined_symbols": SYMBOLS, "add_dummy_prefix": False},
+}  # fmt: skip
+LINES += [*SYMBOLS, " ".join(SYMBOLS), "a <tool>人民法院<tool>x", "〔〕 〔a.b", "<tool><0x0A>", "〔<s>", "〔<0x41>a.b"]
+
+
+OF_LLAMA_CPP = ["", "without prefix", "with symbols, without prefix"]
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -22,12 +35,6 @@ def merged(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("merged")
     base = train(folder / "base.model", ENGLISH + battery.OTHERS.splitlines(), **SHAPES[request.param])
     return merged_with(base, folder, WORDS, size=base.vocab_size + 200, corpus=CHINESE)[0]
-
-
-@pytest.fixture(scope="module")
-def without_chinese_at_all(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    return train(folder / "base.model", ENGLISH)
 
 
 def test_tokenizers_gives_the_ids_of_sentencepiece(merged, tmp_path):
@@ -47,7 +54,8 @@ def test_transformers_reads_the_folder_and_the_texts_come_back(merged, tmp_path)
     found = AutoTokenizer.from_pretrained(str(tmp_path))
     assert found("人民法院").input_ids == [merged.bos_id, *merged.encode("人民法院")]
     assert (found.bos_token_id, found.eos_token_id, found.pad_token_id) == (merged.bos_id, merged.eos_id, merged.pad_id)
-    lines = [line for line in LINES if "<s>" not in line and "▁" not in line]
+    known = [line for line in LINES if merged.special_ids.isdisjoint(merged.encode(line))]
+    lines = [line for line in known if "<s>" not in line and "▁" not in line]
     assert found(lines, add_special_tokens=False).input_ids == merged.encode_batch(lines)
     assert [found.decode(merged.encode(line)) for line in lines] == [merged.decode(merged.encode(line)) for line in lines]
 
@@ -68,6 +76,72 @@ def test_a_model_the_formats_cannot_express_is_told(tmp_path, changes, reason):
     assert not (tmp_path / "tokenizer.json").exists()
 
 
+def changed(path, change, **settings):
+    """A trained model with some of its fields changed."""
+    model = ModelProto.FromString(train(path, ENGLISH, **settings).content)
+    change(model, {piece.piece: piece for piece in model.pieces})
+    path.write_bytes(model.SerializeToString())
+    return open_tokenizer(path)
+
+
+def tie(model, pieces):
+    pieces["th"].score = pieces["in"].score
+
+
+def tie_runs(model, pieces):
+    for length in (2, 3, 4, 8):
+        model.pieces.add(piece="e" * length, score=-1e9)
+
+
+def test_pieces_of_equal_score_are_refused_unless_they_are_runs_of_one_character(tmp_path):
+    found = changed(tmp_path / "a.model", tie)
+    assert re.search("equal score .2, such as .* sentencepiece joins the leftmost first", why_not_tokenizers(found))
+    assert why_not_llama_cpp(found) is None
+    found = changed(tmp_path / "b.model", tie_runs)
+    assert why_not_tokenizers(found) is None
+    assert tied_runs(ModelProto.FromString(found.content)) == {"e": 8}
+
+
+def unused(model, pieces):
+    pieces["th"].type = ModelProto.SentencePiece.UNUSED
+
+
+def no_number(model, pieces):
+    pieces["th"].score = float("nan")
+
+
+def of_no_characters(model, pieces):
+    model.pieces.add(piece="e龘", score=-1e4)
+
+
+def unreachable(model, pieces):
+    model.pieces.add(piece="tsaose", score=-1e4)
+
+
+@pytest.mark.parametrize(("change", "settings", "reason"), [
+    (unused, {}, "has unused pieces .1, such as 'th'"),
+    (no_number, {}, "scores that are no numbers .1, such as that of 'th'"),
+    (of_no_characters, {}, "'e龘', of characters that are no pieces"),
+    (unreachable, {"user_defined_symbols": ["<tool>"]}, "user-defined pieces beside 1 that no text gives, such as 'tsaose'"),
+])  # fmt: skip
+def test_what_is_refused_from_the_file_alone_would_differ(tmp_path, change, settings, reason):
+    found = changed(tmp_path / "a.model", change, **settings)
+    assert re.search(reason, why_not_tokenizers(found))
+    with pytest.raises(TokenizerError, match=reason):
+        write_fast(found, tmp_path)
+
+
+@pytest.mark.parametrize(("settings", "reason"), [
+    ({"user_defined_symbols": ["<tool>"]}, "user-defined pieces, behind each of which"),
+    ({"byte_fallback": False}, "has no pieces for bytes"),
+])  # fmt: skip
+def test_what_llama_cpp_alone_cannot_express_is_told(tmp_path, settings, reason):
+    found = train(tmp_path / "a.model", ENGLISH, **settings)
+    assert why_not_tokenizers(found) is None
+    assert re.search(reason, why_not_llama_cpp(found))
+
+
+@pytest.mark.parametrize("merged", OF_LLAMA_CPP, indirect=True)
 def test_a_gguf_vocabulary_holds_pieces_scores_and_types(merged, tmp_path):
     gguf = pytest.importorskip("gguf")
     write_gguf_vocabulary(merged, tmp_path / "vocabulary.gguf")
@@ -119,6 +193,7 @@ def ids_of_llama_cpp(model: Path, lines):
     return ids
 
 
+@pytest.mark.parametrize("merged", OF_LLAMA_CPP, indirect=True)
 def test_llama_cpp_gives_the_ids_of_sentencepiece(merged, tmp_path):
     pytest.importorskip("gguf")
     pytest.importorskip("xllamacpp")

@@ -53,6 +53,18 @@ def test_a_text_becomes_one_token_and_stays_one(base, joining):
             assert joining.content(ids[0]) == earlier.encode()
 
 
+def test_the_way_of_a_long_text_is_not_searched_before_every_pair(base, joining, monkeypatch):
+    """It takes the cube of the length."""
+    searched = []
+    search = Joining._way
+    monkeypatch.setattr(Joining, "_way", lambda self, ids, wanted: searched.append(len(ids)) or search(self, ids, wanted))
+    text = "".join(map(chr, range(0x9F00, 0x9F20)))
+    words = words_of(base.inside, [text])
+    assert joining.join(words[0][0], set(), None)
+    assert len(searched) <= 2  # anew once: first bytes that the characters share are joined at all of their places
+    assert [joining.content(index) for index in joining.cut(words[0][0])] == [text.encode()]
+
+
 @pytest.mark.parametrize(("wanted", "other"), [("龘鱻", "鱻齉"), ("鱻齉", "龘鱻")])
 def test_what_is_wanted_is_made_on_the_way(base, joining, wanted, other):
     cut = words_of(base.inside, ["龘鱻齉"])[0][0]

@@ -2,6 +2,7 @@ import pytest
 from conftest import make_texts
 
 from tp_ext.errors import TokenizerError
+from tp_ext.tokens.characters import chinese_runs, is_han
 from tp_ext.tokens.learn import LEARNERS, RARE, UNCOVERED, jieba_words, sample
 
 CHINESE = [text for text in make_texts(800, 5) if not text.isascii()]
@@ -25,7 +26,7 @@ def test_every_text_is_as_likely_in_a_sample():
 
 @pytest.mark.parametrize("texts", [[], ["english only", "かな"]])
 def test_a_corpus_without_chinese_is_told(texts):
-    with pytest.raises(TokenizerError, match=rf"has no Chinese text \({len(texts)} documents"):
+    with pytest.raises(TokenizerError, match=rf"has no Chinese text \({len(texts)} texts"):
         sample(texts, 100, 0)
 
 
@@ -64,3 +65,41 @@ def test_words_come_from_jieba_by_frequency():
     assert jieba_words(["人民政府 " * 5, "海豚"], 9, 3).refused == {RARE: ["海豚"]}
     with pytest.raises(TokenizerError, match="no word that occurs 100 times"):
         jieba_words(CHINESE[:2], 5, 100)
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_a_least_count_that_nothing_reaches_is_told(kind):
+    with pytest.raises(TokenizerError, match="no character of .* occurs 1,000 times; .* '民', occurs 8 times: lower"):
+        LEARNERS[kind](["人民民法院"] * 4, 50, 1000, 1.0)
+
+
+def test_fewer_unigram_pieces_than_characters_are_told_in_our_words():
+    count = len(set("".join(run for text in CHINESE for run in chinese_runs(text))))
+    with pytest.raises(TokenizerError, match=f"cannot learn 20 pieces .* the {count} characters is one; learn {count}"):
+        LEARNERS["unigram"](CHINESE, 20, 1, 1.0)
+    assert len(LEARNERS["unigram"](CHINESE, count, 1, 1.0).pieces) == count
+
+
+def test_a_rare_character_does_not_spoil_its_run():
+    learned = LEARNERS["unigram"]([f"人民{rare}法院" for rare in "囧丼凹凸"], 20, 4, 1.0)
+    assert set(learned.pieces) >= set("人民法院")
+    assert not set("囧丼凹凸") & set("".join(learned.pieces))
+
+
+def test_a_text_that_the_trainer_cannot_learn_from_is_told_in_our_words(monkeypatch):
+    def fail(**settings):
+        raise RuntimeError("INTERNAL: trainer_interface.cc(437) [!sentences_.empty()] ")
+
+    monkeypatch.setattr("tp_ext.tokens.learn.sentencepiece.SentencePieceTrainer.train", fail)
+    with pytest.raises(TokenizerError, match="9 pieces from 2 characters; take more text, or --learn_type bpe$"):
+        LEARNERS["unigram"](["人民"], 9, 1, 1.0)
+
+
+@pytest.mark.parametrize("learn_type", ["bpe", "unigram"])
+def test_punctuation_is_learned_and_joined_with_nothing(learn_type):
+    texts = ["人民法院，依法公开。", "人民法院：依法公开！"] * 20
+    learned = LEARNERS[learn_type](texts, 40, 5, 1.0)
+    assert set("，。：！") <= set(learned.pieces)
+    assert all(len(piece) == 1 or is_han(piece) for piece in learned.pieces)
+    mixed = LEARNERS["bpe"](texts, 60, 5, 1.0, mixed=True)
+    assert any("，" in piece and len(piece) > 1 for piece in mixed.pieces)

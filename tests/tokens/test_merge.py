@@ -10,9 +10,9 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from tp_ext.errors import TokenizerError
 from tp_ext.tokens import battery
-from tp_ext.tokens.candidates import Candidates, sift
+from tp_ext.tokens.candidates import IN_BASE, NO_ROOM, SEALED, Candidates, sift
 from tp_ext.tokens.characters import HAN, has_chinese, is_chinese
-from tp_ext.tokens.growers import BRIDGE, CHARACTER, FILLED, OFFERED, PAD, RESERVED
+from tp_ext.tokens.growers import BRIDGE, CHARACTER, FILLED, OFFERED, PAD, RESERVED, grower_of
 from tp_ext.tokens.merge import check_file, merge
 from tp_ext.tokens.prove import Proof, cut
 from tp_ext.tokens.tokenizer import open_tokenizer
@@ -157,6 +157,161 @@ def test_the_worthiest_stay_when_there_is_little_room(tmp_path):
     assert "中华人民共和国" not in pieces
 
 
+@pytest.mark.parametrize("with_bytes", [True, False])
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_what_normalizes_to_chinese_is_chinese(tmp_path, kind, with_bytes):
+    """㈱ is 株 to an NFKC base, and ， a comma."""
+    base = train(tmp_path / "base.model", ENGLISH, model_type=kind, vocab_size=600, byte_fallback=with_bytes,
+                 normalization_rule_name="nmt_nfkc", remove_extra_whitespaces=True)  # fmt: skip
+    new, _ = merged_with(base, tmp_path, ["株", "優", "月", "人民"])
+    signs = ["㈱", "㊝ the module", "㋀", "a㈱b", "㈱人民㋿"]
+    assert all(new.encode(sign) != base.encode(sign) for sign in signs)
+    assert new.encode("the module， returns（a）") == base.encode("the module, returns(a)")
+    proof = Proof(base, new)
+    for line in cut(base, new, [*signs, "the module， returns"]):
+        proof.line("signs", line)
+    proof.finish()
+
+
+@pytest.fixture
+def without_bytes(tmp_path):
+    """A base that loses what it does not know, and the same with pieces."""
+    base = train(tmp_path / "base.model", ENGLISH, byte_fallback=False)
+    return base, merged_with(base, tmp_path, WORDS)[0]
+
+
+def test_lines_with_unknown_characters_are_compared_as_far_as_the_base_knows_them(without_bytes):
+    base, new = without_bytes
+    lines = ["the 人民法院 module", "か人민民", "か민", "a〔中华〕b 龘"]
+    assert [len(ids) for ids in base.encode_batch(lines[1:3])] == [2, 2]
+    assert len(new.encode("か人민民")) > 2  # one <unk> for all four before
+    proof = Proof(base, new)
+    for line in cut(base, new, lines):
+        proof.line("lines", line)
+    proof.finish()
+    assert (proof.lines, proof.in_part) == ({"lines": 4}, {"lines": 3})
+    assert "3 lines with Chinese have characters that the base does not know" in proof.notes[0]
+
+
+def loses_a_piece(model):
+    next(piece for piece in model.pieces if piece.piece == "▁the").type = ModelProto.SentencePiece.UNUSED
+
+
+def loses_spaces(model):
+    model.normalizer_spec.remove_extra_whitespaces = True
+
+
+def knows_kana(model):
+    model.pieces.add(piece="か", score=-1e6)
+
+
+@pytest.mark.parametrize(("text", "fault", "message"), [
+    ("the 人", loses_a_piece, "takes .* tokens instead of (.|\n)*cut differently beside its Chinese"),
+    ("the  人民", loses_spaces, "comes back differently"),
+    ("か민", knows_kana, "has no Chinese and is cut differently"),
+    ("か民민", knows_kana, "cut differently beside its Chinese"),
+])  # fmt: skip
+def test_a_line_with_unknown_characters_can_fail(without_bytes, tmp_path, text, fault, message):
+    base, new = without_bytes
+    model = ModelProto.FromString(new.content)
+    fault(model)
+    (tmp_path / "worse.model").write_bytes(model.SerializeToString())
+    proof = Proof(base, open_tokenizer(tmp_path / "worse.model"))
+    proof.line("text", next(cut(base, proof.merged, [text])))
+    with pytest.raises(TokenizerError, match=message):
+        proof.finish()
+
+
+def test_what_finds_no_room_is_refused_for_that(tmp_path):
+    base = train(tmp_path / "base.model", ENGLISH)
+    result = merge(base, offered(*reversed(WORDS)), size=base.vocab_size + 9)
+    taken = {each.piece for each in result.added}
+    assert result.refused == {NO_ROOM: [word for word in reversed(WORDS) if word not in taken]}
+    assert "中华人民共和国" in result.refused[NO_ROOM]
+    assert merge(base, offered(*WORDS)).refused == {}
+
+
+OWN = ["中国", "国"]
+SEALED_BY = {
+    "user-defined": {"user_defined_symbols": OWN}, "control": {"control_symbols": OWN},
+    "unigram": {"user_defined_symbols": OWN, "model_type": "unigram", "vocab_size": 600},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*SEALED_BY, "unused"])
+def test_pieces_that_the_bases_own_seal_off_are_refused(tmp_path, kind):
+    base = train(tmp_path / "base.model", ENGLISH, **SEALED_BY.get(kind, SEALED_BY["user-defined"]))
+    if kind == "unused":
+        model = ModelProto.FromString(base.content)
+        for piece in model.pieces:
+            if piece.piece in OWN:
+                piece.type = piece.UNUSED
+        base.path.write_bytes(model.SerializeToString())
+        base = open_tokenizer(base.path)
+    words = ["中国", "国", "中国人", "大中国", "国人", "人民", "中国人民"]
+    known = {base.piece(index) for index in range(base.vocab_size)}
+    chosen = sift([offered(*words)], known.__contains__, base.normalize)
+    result = merge(base, chosen, pad=False)
+    (tmp_path / "merged.model").write_bytes(result.content)
+    new = open_tokenizer(tmp_path / "merged.model")
+    pieces = [each.piece for each in result.added]
+    assert len(set(pieces)) == len(pieces)
+    assert "人民" in pieces
+    if kind in ("user-defined", "unigram"):
+        assert result.refused == {SEALED: ["中国人", "大中国", "国人", "中国人民"]}
+        assert set(pieces) <= {"人", "民", "人民", "大", "中"}
+    assert chosen.refused == {IN_BASE: OWN}
+    proof = Proof(base, new)
+    proof.vocabulary()
+    for line in cut(base, new, ["中国人民 大中国，国人中国", "人民 the 国人"]):
+        proof.line("text", line)
+    proof.finish()
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("-inf"), float("inf")])
+def test_base_scores_that_are_no_numbers_are_told(tmp_path, score):
+    base = train(tmp_path / "base.model", ENGLISH)
+    model = ModelProto.FromString(base.content)
+    model.pieces[400].score = score
+    base.path.write_bytes(model.SerializeToString())
+    with pytest.raises(TokenizerError, match=f"piece .* has the score {score}; a finite number is needed"):
+        merge(open_tokenizer(base.path), offered(*WORDS))
+
+
+def rescored(base, score):
+    """The base with one more piece of this score."""
+    model = ModelProto.FromString(base.content)
+    model.pieces.add(piece="文", score=score)
+    base.path.write_bytes(model.SerializeToString())
+    return open_tokenizer(base.path)
+
+
+def test_below_what_float32_counts_exactly_scores_stay_distinct(tmp_path):
+    base = rescored(train(tmp_path / "base.model", ENGLISH), -float(1 << 24))
+    tokenizer, _ = merged_with(base, tmp_path, WORDS)  # check_file holds that they are distinct and fall
+    assert len(tokenizer.encode_inside(["中华人民共和国"])[0]) == 1
+
+
+def test_a_base_that_leaves_no_scores_is_told(tmp_path):
+    base = rescored(train(tmp_path / "base.model", ENGLISH), -3.4028234e38)
+    with pytest.raises(TokenizerError, match="float32 has no .* numbers below it. Give the base's pieces scores"):
+        merge(base, offered(*WORDS))
+    base = train(tmp_path / "unigram.model", ENGLISH, model_type="unigram", vocab_size=600)
+    model = ModelProto.FromString(base.content)
+    for piece in model.pieces:
+        piece.score = 0.0
+    base.path.write_bytes(model.SerializeToString())
+    with pytest.raises(TokenizerError, match="leaves no score below 0 for .* must be logarithms of probabilities"):
+        merge(open_tokenizer(base.path), offered(*WORDS))
+
+
+def test_an_order_by_score_is_its_own_order(tmp_path):
+    base = train(tmp_path / "base.model", ENGLISH, model_type="unigram", vocab_size=600)
+    grower = grower_of(ModelProto.FromString(base.content))
+    added, _ = grower.complete(WORDS)
+    assert grower.order(added) == added
+
+
 def test_a_base_with_padding_keeps_its_own(tmp_path):
     base = train(tmp_path / "base.model", ENGLISH, pad_id=3)
     tokenizer, added = merged_with(base, tmp_path, WORDS)
@@ -225,6 +380,12 @@ def test_a_size_that_cannot_be_is_told(tmp_path, size, multiple_of, message):
     base = train(tmp_path / "base.model", ENGLISH)
     with pytest.raises(TokenizerError, match=message):
         merge(base, offered(*WORDS), size=size, corpus=CHINESE, multiple_of=multiple_of)
+
+
+def test_a_least_count_that_nothing_reaches_is_told(tmp_path):
+    base = train(tmp_path / "base.model", ENGLISH)
+    with pytest.raises(TokenizerError, match="fills 0 of 99 places .* occur 9000000 times; .* or a lower --min_count"):
+        merge(base, offered(), size=base.vocab_size + 100, corpus=CHINESE, least=9_000_000)
 
 
 def test_a_word_model_is_refused(tmp_path):

@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from test_flat import check, random_texts
 
 from tp_ext.extend.transaction import Settings, extend_vocabulary
+from tp_ext.tokens.flat import FlatEncoder
+from tp_ext.tokens.tokenizer import open_tokenizer
 
 FOLDER = Path(os.environ.get("TP_EXT_REAL_DATA", "absent"))
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="TP_EXT_REAL_DATA names no folder of tokenizers and texts")
@@ -16,7 +19,7 @@ TRAIN = (FOLDER / "text" / "zh_train.txt",)
 
 
 def extend(output, base, **changes):
-    settings = Settings(base=FOLDER / "tokenizers" / base, output=output, check=TEXTS, **{"pieces": SOURCE, **changes})
+    settings = Settings(base=FOLDER / "tokenizers" / base, output=output, **{"pieces": SOURCE, "check": TEXTS, **changes})
     return extend_vocabulary(settings)
 
 
@@ -61,3 +64,19 @@ def test_llama_cpp_agrees_with_sentencepiece(tmp_path):
     write_model(made.tokenizer, tmp_path / "model.gguf")
     lines = [line for text in TEXTS for line in text.read_text(encoding="utf-8").split("\n")[::5]]
     assert ids_of_llama_cpp(tmp_path / "model.gguf", lines) == made.tokenizer.encode_batch(lines)
+
+
+@pytest.mark.parametrize("file", [*sorted(path.name for path in (FOLDER / "tokenizers").glob("*.model")), "merged"])
+def test_flat_encoding_gives_the_ids_of_sentencepiece_for_every_line(tmp_path, file):
+    if file == "merged":
+        tokenizer = extend(tmp_path / "merged", "llama.model", fill=TRAIN, size=49_952, check=()).tokenizer
+    else:
+        tokenizer = open_tokenizer(FOLDER / "tokenizers" / file)
+    encoder = FlatEncoder(tokenizer, (1, 2))
+    assert encoder.cuts_text == tokenizer.is_bpe
+    check(encoder, tokenizer, random_texts(20_000, 2), (1, 2))
+    for path in (*TEXTS, *TRAIN):
+        lines = path.read_text(encoding="utf-8").split("\n")
+        for first in range(0, len(lines), 5000):
+            check(encoder, tokenizer, lines[first : first + 5000], (1, 2))
+        check(encoder, tokenizer, ["\n".join(lines[first : first + 50]) for first in range(0, len(lines), 50)], (1, 2))

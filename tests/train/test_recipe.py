@@ -7,11 +7,18 @@ from conftest import ROOT
 from tp_ext.errors import RecipeError
 from tp_ext.models import build
 from tp_ext.train.engine import deepspeed_settings
-from tp_ext.train.loop import config_of_recipe
+from tp_ext.train.inputs import config_of_recipe
 from tp_ext.train.recipe import parse_recipe, read_recipe
 
-RECIPES = sorted((ROOT / "recipes").glob("*.json"))
+RECIPES = [path for path in sorted((ROOT / "recipes").glob("*.json")) if not path.name.startswith("clean")]
 PARAMETERS = {"llama7b_zh": 6_738_415_616, "llama13b_zh": 13_015_864_320, "bloom7b1_zh": 7_069_016_064}
+
+
+def sources(name="zh", **changes):
+    return {name: {"dataset_path": "x", "weight": 1, **changes}}
+
+
+MIXED = {"data__dataset_path": None, "data__sources": sources()}
 
 
 def test_the_promised_recipes_are_there():
@@ -86,7 +93,14 @@ def test_a_misspelt_setting_is_told_with_its_path_and_nearest_name(recipe):
         ({"train__learning_rate": 10**400}, "train.learning_rate: expected a finite number"),
         ({"parallel__deepspeed": {"zero_optimization": {"stage": 3}}}, "parallel.deepspeed.zero_optimization: an object"),
         ({"evaluate__datasets": {"a b": "x"}}, "evaluate.datasets: 'a b' is not a name"),
-        ({"data__dataset_path": None}, "data.dataset_path: expected a string, found null"),
+        ({"data__dataset_path": None}, "data: give one of dataset_path and sources, not none"),
+        ({"data__sources": sources()}, "data: give one of dataset_path and sources, not both"),
+        ({**MIXED, "data__sources": sources(weight=0)}, "data.sources.zh.weight: is 0.0; it must be above 0, or leave"),
+        ({**MIXED, "data__sources": {"zh": {"dataset_path": "x"}}}, "recipe.data.sources.zh: 'weight' is missing"),
+        ({**MIXED, "data__sources": sources(path="x")}, "zh: no setting named 'path'. Known: dataset_path, weight."),
+        ({**MIXED, "data__sources": sources("a b")}, "data.sources: 'a b' is not a name"),
+        ({**MIXED, "train__epochs": 1.0, "train__total_steps": None}, "train.epochs: data.sources end at different times"),
+        ({"data__packing": "bestfit"}, "data.packing: 'bestfit' is not one of 'contiguous', 'document', 'best_fit'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(recipe, changes, expected):

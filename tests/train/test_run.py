@@ -117,7 +117,7 @@ def refused(done, expected):
     [
         ("train.resume=never", "'never', but"),
         ("train.seed=8", "belongs to another run: seed 7 there, 8 here"),
-        ("model.config.layers_num=3", "layers_num: 2"),
+        ("model.config.layers_num=3", "model.layers_num 2 there, 3 here"),
         ("data.seq_length=16", "seq_length 32 there, 16 here"),
         ("parallel.zero=2", "zero 1 there, 2 here"),
         ("train.resume={out}/checkpoints/step_00000004", "is at step 4, but"),

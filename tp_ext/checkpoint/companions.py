@@ -11,19 +11,24 @@ from typing import Any
 from tp_ext.checkpoint.source import Source
 from tp_ext.errors import CheckpointError, TokenizerError
 from tp_ext.settings import read_json
-from tp_ext.tokens.fast import why_not, write_fast
+from tp_ext.tokens.expressible import why_not_tokenizers
+from tp_ext.tokens.fast import write_fast
 from tp_ext.tokens.sentence_piece import SentencePieceTokenizer
-from tp_ext.tokens.tokenizer import FILE_NAMES, find_tokenizer, open_tokenizer
+from tp_ext.tokens.special_names import CONFIG as TOKENIZER_CONFIG
+from tp_ext.tokens.special_names import names_in
+from tp_ext.tokens.special_names import read as files_beside
+from tp_ext.tokens.tokenizer import FILE_NAMES, Tokenizer, find_tokenizer, open_tokenizer
 
 CONFIG, FAST = "config.json", "tokenizer.json"
 EXTRAS = "huggingface.json"
 """In folders of other formats: what a Hugging Face config.json said that ours has no word for."""
 GENERATION = "generation_config.json"
 CHAT = ("chat_template.jinja", "chat_template.json")
-TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_FILES = (*FILE_NAMES, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", *CHAT)
-OF_THE_MODEL = ("chat_template", "model_max_length", "padding_side")
+FAST = "tokenizer.json"
+OF_THE_MODEL = ("chat_template", "model_max_length", "padding_side", "add_bos_token", "add_eos_token")
 """Keys of a tokenizer_config.json that tell how the model was trained, and hold for a longer vocabulary too."""
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 _OF_THE_FILE = ("architectures", "auto_map", "_name_or_path", "dtype", "torch_dtype", "transformers_version")
 """Keys of a config.json that speak of the file it was in, not of the model."""
@@ -54,15 +59,30 @@ def write_tokenizer(source: Source, folder: Path) -> None:
             (folder / name).write_bytes(content)
 
 
-def carry_chat(source: Path, folder: Path) -> None:
-    """Give a folder with another tokenizer what the old one's files say of the model: how chats are written, and so on."""
+def carry_settings(source: Path, folder: Path, merged: Tokenizer) -> None:
+    """Give a folder with the longer tokenizer `merged` what the files beside the old one say of the model.
+
+    That is how chats are written, which pieces begin, end and pad a text, whether the first is put before each, and so on.
+    Where the new folder has no tokenizer_config.json, it gets the old one. Raises CheckpointError on a name of a piece
+    that is none.
+    """
     for name in CHAT:
         if (source / name).is_file() and not (folder / name).exists():
             shutil.copyfile(source / name, folder / name)
     old, new = (_read(each / TOKENIZER_CONFIG) for each in (source, folder))
-    kept = {key: old[key] for key in OF_THE_MODEL if key in old}
-    if kept and (folder / TOKENIZER_CONFIG).is_file():
-        _write(folder / TOKENIZER_CONFIG, {**new, **kept})
+    named = names_in(files_beside(source), source)
+    roles = {role: named[role] for role in ROLES if role in named}
+    pieces = {merged.piece(index) for index in range(merged.vocab_size)}
+    if roles.get("pad_token") not in pieces:  # one that has no row; the new tokenizer may have one
+        roles.pop("pad_token", None)
+    if lost := next((role for role, name in roles.items() if name not in pieces), None):
+        raise CheckpointError(f"{source}: its files name {roles[lost]!r} as {lost}, which is no piece of {merged.path}")
+    kept = {key: old[key] for key in OF_THE_MODEL if old.get(key) is not None}
+    if new or old:
+        pad = {"pad_token": merged.piece(merged.pad_id)} if merged.pad_id is not None else {}
+        _write(folder / TOKENIZER_CONFIG, {**(new or {**old, **pad}), **kept, **roles})
+    if old.get("add_bos_token") is False and (folder / FAST).is_file():
+        _write(folder / FAST, {**_read(folder / FAST), "post_processor": None})
 
 
 def write_huggingface_config(source: Path, folder: Path, values: Mapping[str, Any], extras: Mapping[str, Any]) -> None:
@@ -95,7 +115,7 @@ def write_fast_tokenizer(folder: Path) -> None:
         return
     tokenizer = open_tokenizer(path)
     assert isinstance(tokenizer, SentencePieceTokenizer)
-    if why_not(tokenizer) is None:
+    if why_not_tokenizers(tokenizer) is None:
         known = _read(folder / TOKENIZER_CONFIG)
         write_fast(tokenizer, folder)
         written = _read(folder / TOKENIZER_CONFIG)

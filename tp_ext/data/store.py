@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ from tp_ext.errors import DatasetError
 from tp_ext.output import MANIFEST, check_files, write_manifest
 from tp_ext.settings import read_json
 
-KIND = "tp_ext dataset 1"
-TOKENS, DOCUMENTS = "tokens.bin", "documents.bin"
+Array = np.ndarray[Any, np.dtype[Any]]
+
+KIND = "tp_ext dataset 2"
+TOKENS, DOCUMENTS, ORIGINS = "tokens.bin", "documents.bin", "origins.bin"
 
 
 def id_type(vocab_size: int) -> np.dtype[Any]:
@@ -21,11 +26,22 @@ def id_type(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a document came from."""
+
+    path: str
+    """The file, as it was named to preprocessing."""
+    offset: int
+    """The byte its line begins at; of a compressed file, of what it holds."""
+
+
 class Store:
     """A dataset on disk.
 
     `tokens` holds bos, ids and eos of every document one after the other; `documents` the index of each document's
-    first token and, last, the number of tokens.
+    first token and, last, the number of tokens; `origins` the byte of its file that each document's line began at.
+    Documents of one file follow each other; the manifest's `sources` are the files in order, with how many each gave.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,16 +51,30 @@ class Store:
             raise DatasetError(f"{path}: no dataset here; make one with scripts/preprocess.py --dataset_path {path}")
         manifest = read_json(path / MANIFEST, DatasetError)
         if manifest.get("kind") != KIND:
-            raise DatasetError(f"{path}: is not a dataset but '{manifest.get('kind')}'")
+            raise DatasetError(f"{path}: is '{manifest.get('kind')}' and not '{KIND}'; make it again with preprocess.py")
         check_files(path, manifest, hashes=False, kind=DatasetError)
-        missing = [name for name in ("vocab_size", "tokens", "text_bytes", "tokenizer_sha256") if name not in manifest]
-        if missing or not {TOKENS, DOCUMENTS} <= set(manifest["files"]):
+        needed = ("vocab_size", "tokens", "documents", "text_bytes", "tokenizer_sha256", "sources")
+        missing = [name for name in needed if name not in manifest]
+        if missing or not {TOKENS, DOCUMENTS, ORIGINS} <= set(manifest["files"]):
             raise DatasetError(f"{path / MANIFEST}: damaged: {', '.join(missing) or 'a file'} is missing from it")
         self.path = path
         self.manifest: Mapping[str, Any] = manifest
         dtype = id_type(manifest["vocab_size"])
-        self.tokens: np.ndarray[Any, np.dtype[Any]] = np.memmap(path / TOKENS, dtype=dtype, mode="r")
-        self.documents: np.ndarray[Any, np.dtype[Any]] = np.memmap(path / DOCUMENTS, dtype="<u8", mode="r")
+        self.tokens: Array = np.memmap(path / TOKENS, dtype=dtype, mode="r")
+        self.documents: Array = np.memmap(path / DOCUMENTS, dtype="<u8", mode="r")
+        if (len(self.tokens), len(self.documents)) != (manifest["tokens"], manifest["documents"] + 1):
+            raise DatasetError(f"{path / MANIFEST}: damaged: its counts are not those of the files")
+        self.origins: Array = np.memmap(path / ORIGINS, dtype="<u8", mode="r")
+        self._first_after = list(accumulate(source["documents"] for source in manifest["sources"]))
+
+    def origin(self, document: int) -> Origin:
+        """Where a document came from."""
+        source = self.manifest["sources"][bisect_right(self._first_after, document)]
+        return Origin(source["path"], int(self.origins[document]))
+
+    def document_of(self, token: int) -> int:
+        """The number of the document that the token at this place of `tokens` belongs to."""
+        return int(np.searchsorted(self.documents, np.uint64(token), "right")) - 1
 
     def verify(self) -> None:
         """Read everything and compare hashes. Raises DatasetError on what has changed since it was written."""
@@ -67,27 +97,27 @@ class Store:
 
 
 class StoreWriter:
-    """Writes a dataset into an empty folder, document after document."""
+    """Writes a dataset of documents that come as ids into an empty folder."""
 
     def __init__(self, folder: Path, vocab_size: int) -> None:
-        self._folder, self._vocab_size = folder, vocab_size
-        self._tokens = open(folder / TOKENS, "wb")  # noqa: SIM115
-        self._documents = open(folder / DOCUMENTS, "wb")  # noqa: SIM115
+        self._folder, self._vocab_size, self._dtype = folder, vocab_size, id_type(vocab_size)
+        self._files = [open(folder / name, "wb") for name in (TOKENS, DOCUMENTS, ORIGINS)]  # noqa: SIM115
         self.tokens_num = 0
         self.documents_num = 0
 
-    def append(self, ids: np.ndarray[Any, np.dtype[Any]], lengths: np.ndarray[Any, np.dtype[Any]]) -> None:
-        """Add documents: their `ids` one after the other, and the length of each in tokens."""
-        starts = self.tokens_num + np.cumsum(lengths, dtype="<u8") - lengths.astype("<u8")
-        ids.astype(id_type(self._vocab_size), copy=False).tofile(self._tokens)
-        starts.astype("<u8", copy=False).tofile(self._documents)
+    def append(self, ids: Array, lengths: Array, origins: Array) -> None:
+        """Add documents: their `ids` one after the other, the length of each in tokens, and where each came from."""
+        starts = self.tokens_num + np.cumsum(lengths) - lengths
+        arrays = (ids.astype(self._dtype, copy=False), starts.astype("<u8"), origins.astype("<u8"))
+        for file, array in zip(self._files, arrays, strict=True):
+            file.write(array.tobytes())
         self.tokens_num += len(ids)
         self.documents_num += len(lengths)
 
     def finish(self, values: Mapping[str, Any]) -> None:
-        """Close the arrays and write the manifest with `values`."""
-        np.array([self.tokens_num], dtype="<u8").tofile(self._documents)
-        self._tokens.close()
-        self._documents.close()
+        """Close the files and write the manifest with `values`."""
+        self._files[1].write(np.array([self.tokens_num], dtype="<u8").tobytes())
+        for file in self._files:
+            file.close()
         counts = {"vocab_size": self._vocab_size, "tokens": self.tokens_num, "documents": self.documents_num}
         write_manifest(self._folder, KIND, {**counts, **values})

@@ -10,6 +10,7 @@ from typing import Any
 import regex
 
 from tp_ext.tokens.characters import BOPOMOFO, HAN, PUNCTUATION
+from tp_ext.tokens.growers import BRIDGE
 from tp_ext.tokens.prove import Line
 from tp_ext.tokens.tokenizer import Tokenizer
 
@@ -121,11 +122,12 @@ def piece_figures(base: Tokenizer, merged: Tokenizer, used: Counter[int], origin
         return [{"id": index, "piece": pieces[index], "origin": origins[index - first], "used": used[index],
                  "tokens_before": parts[index], "tokens_saved": saved[index]} for index in indices]  # fmt: skip
 
+    wanted = [index for index in pieces if origins[index - first] != BRIDGE]  # bridges only lead to others
     order = sorted(pieces, key=lambda index: (-saved[index], index))
     return {
         "by_origin": dict(Counter(origins)),
         "by_length": {str(length): n for length, n in sorted(Counter(map(len, pieces.values())).items())},
-        "never_used": sum(not used[index] for index in pieces),
+        "never_used": sum(not used[index] for index in wanted),
         "most_useful": rows(order[:50]),
-        "least_used": rows(sorted(pieces, key=lambda index: (used[index], -index))[:50]),
+        "least_used": rows(sorted(wanted, key=lambda index: (used[index], -index))[:50]),
     }

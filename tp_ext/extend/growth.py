@@ -19,6 +19,7 @@ from tp_ext.errors import CheckpointError, ConfigError, raise_all
 from tp_ext.infer.layerwise import Windows, bits_per_byte, leading_text, windows
 from tp_ext.models import families
 from tp_ext.output import sha256_of
+from tp_ext.tokens.characters import has_chinese
 from tp_ext.tokens.tokenizer import FILE_NAMES, Tokenizer, open_tokenizer
 
 Tensor = torch.Tensor
@@ -125,6 +126,8 @@ def grow_model(
         check_padding(source)
     tokens = settings.proof_tokens or (2048 if count_parameters(source) < 1e9 else 256)
     english_text, chinese_text = (leading_text(texts, base, tokens) for texts in (english, chinese))
+    if not has_chinese(chinese_text):
+        raise ConfigError(f"the Chinese text, on which methods are compared, has no Chinese in it: {chinese_text[:40]!r}")
     others = _others(settings)
     tell = _Steps(progress, len(source.shapes) * (4 + len(others)))
     write_weights(folder, tell.of(grown), source.format, source.dtype)
@@ -243,9 +246,12 @@ def _check_english(before: float, after: float, cut_alike: bool) -> None:
     if abs(after - before) <= ENGLISH_BOUND:
         return
     advice = (
-        "the new rows draw too much probability, so take another method for the head"
-        if cut_alike
-        else "the merged tokenizer cuts this text otherwise than the base, so take text without the new pieces"
+        "the merged tokenizer cuts this text otherwise than the base, so take text without the new pieces"
+        if not cut_alike
+        else "the new rows draw too much probability; fewer of them draw less (a smaller --size), and of the methods for "
+        "--head_method mean_of_pieces mostly does"
+        if after > before
+        else "rows beyond the tokenizer's pieces, which were taken for padding, had drawn probability"
     )
     raise CheckpointError(
         f"the English text costs {after:.4f} bits per byte under the grown model and {before:.4f} under its base; at most "

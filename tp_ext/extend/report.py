@@ -84,7 +84,7 @@ def _safety(report: Report) -> Iterable[tuple[str, str, str]]:
         total = sum(compared.values())
         said = (f"Text without Chinese keeps its token ids: {total:,} documents of {len(compared):,} texts were cut by both "
                 "tokenizers and compared, with 0 differences.")  # fmt: skip
-        yield "0 differences", f"where there is no Chinese, in {total:,} documents compared", said
+        yield "0 differences", f"in {total:,} documents compared, where there is no Chinese", said
 
 
 def _texts(page: Page, report: Report) -> None:
@@ -139,10 +139,10 @@ def _pieces(page: Page, report: Report) -> None:
         page.table(["origin", "pieces", "what it means"], rows)
     _lengths(page, pieces.get("by_length") or {})
     if (unused := pieces.get("never_used")) is not None:
-        page.paragraph(f"{unused:,} added pieces occur in none of the texts measured here.")
+        page.paragraph(f"{unused:,} added pieces, bridges aside, occur in none of the texts measured here.")
     for name, caption in (
         ("most_useful", "The most useful pieces: those that save most tokens in all texts measured."),
-        ("least_used", "The least used pieces: those that occur most rarely in all texts measured."),
+        ("least_used", "The least used pieces: those that occur most rarely in all texts measured, bridges aside."),
     ):
         if listed := pieces.get(name):
             page.table(["piece", "id", "origin", "occurrences", "tokens before", "tokens saved"],
@@ -185,12 +185,14 @@ def _growth(page: Page, report: Report) -> None:
         page.paragraph(f"The {first} rows of {tables} became {last}: {more} parameters more.")
     costs = _chinese_costs(growth)
     if any(value is not None for value in costs.values()):
-        page.bars("Chinese text, bits per byte", "By the method that new rows begin with; less is better. The base reads "
+        page.bars("Chinese text, bits per byte", "By the method that new rows begin with; less is better, if English holds, "
+                  "which is proved for what was written only. The base reads "
                   "the same text in its own, smaller tokens and may be ahead until the new rows are trained.", list(costs),
                   [Series("bits per byte", list(costs.values()))])  # fmt: skip
     if rows := [[what, *map(growth[name].get, ("mean", "least", "greatest"))]
                 for name, what in NORMS.items() if growth.get(name)]:  # fmt: skip
-        page.table(["length of", "mean", "least", "greatest"], rows, "New rows should be about as long as old ones.")
+        page.table(["length of", "mean", "least", "greatest"], rows, "New rows that are means of several are shorter than "
+                   "those; a head's row that is much longer than the old ones may draw probability.")
 
 
 def _chinese_costs(growth: Report) -> dict[str, float | None]:

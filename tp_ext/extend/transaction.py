@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from tp_ext.corpus import readers
+from tp_ext.corpus.files import look_at
 from tp_ext.errors import TokenizerError, raise_all
 from tp_ext.extend.cost import cost
 from tp_ext.extend.figures import BUILT_IN, CORPUS, TextFigures, piece_figures
+from tp_ext.extend.other_readers import FastTokenizer, check_gguf
 from tp_ext.extend.report import write_report
 from tp_ext.output import size_and_hash, whole_folder, write_manifest
 from tp_ext.tokens import battery, candidates, learn
 from tp_ext.tokens.candidates import Candidates
-from tp_ext.tokens.characters import han_runs, is_chinese
-from tp_ext.tokens.fast import why_not, write_fast
+from tp_ext.tokens.characters import chinese_runs, is_chinese
+from tp_ext.tokens.fast import FAST
 from tp_ext.tokens.gguf_vocabulary import write_gguf_vocabulary
 from tp_ext.tokens.growers import PAD, RESERVED, Added
 from tp_ext.tokens.merge import check_file, merge
@@ -28,6 +30,7 @@ from tp_ext.tokens.sentence_piece import SentencePieceTokenizer
 from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
 
 KIND = "tp_ext tokenizer 1"
+GGUF = "vocabulary.gguf"
 MEASURED_BYTES = 8 << 20
 """Text of the corpus, at most, that is measured for the report."""
 
@@ -113,6 +116,8 @@ def make_vocabulary(settings: Settings, folder: Path, say: Say) -> Vocabulary:
     """Write the extended tokenizer into `folder` and prove it."""
     _check_inputs(settings)
     base = open_tokenizer(settings.base)
+    if settings.gguf:
+        check_gguf(base)
     sample = _sample(settings.corpus, settings)
     fill = _sample(settings.fill, settings) or sample
     offered = _gather(settings, base, sample, say)
@@ -128,14 +133,14 @@ def make_vocabulary(settings: Settings, folder: Path, say: Say) -> Vocabulary:
             "the places left from, or leave --size out"
         )
     say(f"proving {len(added):,} added pieces")
-    texts = _texts(settings, fill)
-    proof, figures, used = _prove(base, tokenizer, texts)
-    files = _write_others(tokenizer, folder, settings.gguf)
+    fast = FastTokenizer(tokenizer) if isinstance(tokenizer, SentencePieceTokenizer) else None
+    proof, figures, used = _prove(base, tokenizer, fast, _texts(settings, fill))
+    files = _write_others(tokenizer, fast, folder, settings.gguf)
     report = {
         "base": {"path": str(base.path), "sha256": base.sha256, "pieces": base.vocab_size},
         "merged": {"sha256": tokenizer.sha256, "pieces": tokenizer.vocab_size, "pad_id": tokenizer.pad_id, "files": files},
         "inputs": _inputs(settings),
-        "proof": {"compared": proof.lines, "notes": proof.notes},
+        "proof": {"compared": proof.lines, "compared_in_part": proof.in_part, "notes": proof.notes},
         "texts": {name: each.to_json() for name, each in figures.items()},
         "pieces": piece_figures(base, tokenizer, used, [each.origin for each in added]),
         "refused": refused,
@@ -148,10 +153,10 @@ def _sample(paths: tuple[Path, ...], settings: Settings) -> list[str]:
 
 
 def _gather(settings: Settings, base: Tokenizer, sample: list[str], say: Say) -> list[Candidates]:
-    """All pieces offered."""
-    groups = [candidates.from_model(path, settings.pieces_type) for path in settings.pieces]
-    groups += [candidates.from_characters(path) for path in settings.chars]
+    """All pieces offered, those first that were named most deliberately: where there is room for few, they are taken."""
+    groups = [candidates.from_characters(path) for path in settings.chars]
     groups += [candidates.from_words(path) for path in settings.words]
+    groups += [candidates.from_model(path, settings.pieces_type) for path in settings.pieces]
     if settings.jieba:
         say("cutting the corpus into words")
         groups.append(learn.jieba_words(sample, settings.jieba, settings.min_count))
@@ -159,7 +164,8 @@ def _gather(settings: Settings, base: Tokenizer, sample: list[str], say: Say) ->
         room = settings.size - base.vocab_size if settings.size else 20000
         count = settings.learn or max(room, 1)
         say(f"learning {count:,} pieces from {sum(map(len, sample)):,} characters")
-        groups.append(learn.LEARNERS[settings.learn_type](sample, count, settings.min_count, settings.character_coverage))
+        learner = learn.LEARNERS[settings.learn_type]
+        groups.append(learner(sample, count, settings.min_count, settings.character_coverage, settings.mixed))
     return groups
 
 
@@ -171,10 +177,11 @@ def _merge(
         return _merge_byte_level(settings, base, offered, fill, folder, say)
     known = {base.piece(index) for index in range(base.vocab_size)}
     chosen = candidates.sift(offered, known.__contains__, base.normalize, settings.mixed)
-    merged = merge(base, chosen, settings.size, fill, settings.min_count, settings.pad, settings.multiple_of, say)
+    merged = merge(base, chosen, settings.size, fill, settings.min_count, settings.mixed, settings.pad, settings.multiple_of,
+                   say)  # fmt: skip
     check_file(base.content, merged.content)
     (folder / base.file_name).write_bytes(merged.content)
-    return open_tokenizer(folder), merged.added, chosen.refused
+    return open_tokenizer(folder), merged.added, {**chosen.refused, **merged.refused}
 
 
 def _merge_byte_level(
@@ -185,11 +192,11 @@ def _merge_byte_level(
 
     assert isinstance(base, ByteLevelTokenizer)
     chosen = candidates.sift(offered, lambda piece: False, lambda piece: piece, settings.mixed)
-    runs = (run for text in fill for run in han_runs(text))
+    runs = (run for text in fill for run in chinese_runs(text, settings.mixed))
     merged = merge_byte_level(base, chosen.worth, settings.size, runs, chinese=is_chinese, least=settings.min_count,
                               pad=settings.pad, multiple_of=settings.multiple_of, say=say)  # fmt: skip
     (folder / base.file_name).write_bytes(merged.content)
-    for name, content in base.beside.items():
+    for name, content in merged.beside.items():
         (folder / name).write_bytes(content)
     return open_tokenizer(folder), merged.added, {**chosen.refused, **merged.refused}
 
@@ -215,7 +222,7 @@ def _first(texts: Iterable[str], most: int) -> Iterator[str]:
 
 
 def _prove(
-    base: Tokenizer, merged: Tokenizer, texts: Mapping[str, Callable[[], Iterable[str]]]
+    base: Tokenizer, merged: Tokenizer, fast: FastTokenizer | None, texts: Mapping[str, Callable[[], Iterable[str]]]
 ) -> tuple[Proof, dict[str, TextFigures], Counter[int]]:
     """Compare the tokenizers on all texts and count. Raises TokenizerError naming the differences."""
     proof = Proof(base, merged)
@@ -228,24 +235,21 @@ def _prove(
             for line in block:
                 proof.line(name, line)
             figures[name].add(block)
+            if fast:
+                fast.compare(block)
     proof.finish()
     return proof, figures, sum((each.used for each in figures.values()), Counter())
 
 
-def _write_others(tokenizer: Tokenizer, folder: Path, gguf: bool) -> dict[str, str]:
+def _write_others(tokenizer: Tokenizer, fast: FastTokenizer | None, folder: Path, gguf: bool) -> dict[str, str]:
     """The same vocabulary for other readers; which files there are, or why not."""
-    files = {tokenizer.file_name: "written"}
-    if not isinstance(tokenizer, SentencePieceTokenizer):
-        if gguf:
-            raise TokenizerError("--gguf writes sentencepiece vocabularies; this one is byte-level")
-        return files
-    reason = why_not(tokenizer)
-    files["tokenizer.json"] = f"not written: {reason}" if reason else "written"
-    if not reason:
-        write_fast(tokenizer, folder)
+    files = dict.fromkeys([tokenizer.file_name, *tokenizer.beside], "written")
+    if fast:
+        files[FAST] = fast.write(folder)
     if gguf:
-        write_gguf_vocabulary(tokenizer, folder / "vocabulary.gguf")
-        files["vocabulary.gguf"] = "written"
+        assert isinstance(tokenizer, SentencePieceTokenizer)
+        write_gguf_vocabulary(tokenizer, folder / GGUF)
+        files[GGUF] = "written"
     return files
 
 
@@ -260,6 +264,8 @@ def _check_inputs(settings: Settings) -> None:
     found = [(path, "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "no such file")
              for _, path in _named(settings) if not path.is_file()]  # fmt: skip
     raise_all(TokenizerError, [f"{path}: {what}" for path, what in found])
+    for path in (*settings.corpus, *settings.fill, *settings.check):
+        look_at(path)
 
 
 def _inputs(settings: Settings) -> list[dict[str, Any]]:

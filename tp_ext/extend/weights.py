@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tp_ext.checkpoint.companions import carry_chat, copy_tokenizer
+from tp_ext.checkpoint.companions import carry_settings, copy_tokenizer
 from tp_ext.checkpoint.formats import KIND, open_model
 from tp_ext.checkpoint.grow import check_base, check_methods
 from tp_ext.corpus import readers
@@ -17,8 +18,9 @@ from tp_ext.extend.growth import manifest_of as manifest_of_model
 from tp_ext.extend.report import write_report
 from tp_ext.extend.transaction import Say, Settings, Vocabulary, make_vocabulary, manifest_of
 from tp_ext.models import families
-from tp_ext.output import whole_folder, write_json, write_manifest
+from tp_ext.output import size_and_hash, whole_folder, write_json, write_manifest
 from tp_ext.tokens.battery import CHINESE, ENGLISH
+from tp_ext.tokens.rows import check_files_agree
 from tp_ext.tokens.tokenizer import open_tokenizer
 from tp_ext.train.report import flops_per_token
 
@@ -60,7 +62,8 @@ def extend_model(
         check_padding(source)
     with whole_folder(settings.output, KIND, CheckpointError, replace=False) as folder:
         made = make_vocabulary(settings, folder, say)
-        carry_chat(source.folder, folder)
+        carry_settings(source.folder, folder, made.tokenizer)
+        made.report["inputs"] += _inputs(of_model)
         say(f"growing {source.path} from {source.config.rows:,} rows")
         growth = grow_model(folder, source, made.base, made.tokenizer, of_model.growth, *of_model.texts(), progress)
         for doubt in growth.doubts:
@@ -90,15 +93,21 @@ def grow_weights(
     base = open_tokenizer(base_tokenizer or source.folder)
     merged = open_tokenizer(tokenizer)
     with whole_folder(output, KIND, CheckpointError, replace=False) as folder:
-        if tokenizer.is_dir():
-            copy_tokenizer(tokenizer, folder)
+        if merged.path.name == merged.file_name:  # as in a folder of a tokenizer, whose other files belong to it
+            check_files_agree(merged)
+            copy_tokenizer(merged.path.parent, folder)
         else:
             (folder / merged.file_name).write_bytes(merged.content)
-        carry_chat(source.folder, folder)
+        carry_settings(source.folder, folder, merged)
         growth = grow_model(folder, source, base, merged, of_model.growth, *of_model.texts(), progress)
         write_json(folder / REPORT, growth.to_json())
         write_manifest(folder, KIND, manifest_of_model(source, base, merged, of_model.growth))
     return growth
+
+
+def _inputs(of_model: ModelSettings) -> list[dict[str, Any]]:
+    texts = [("english", path) for path in of_model.english] + [("chinese", path) for path in of_model.chinese]
+    return [{"as": kind, "path": str(path), **size_and_hash(path)} for kind, path in texts]
 
 
 def _check_apart(model: Path, output: Path) -> None:

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tp_ext.config import ModelConfig
 from tp_ext.nn.attention import LayerCache, SelfAttention
+from tp_ext.nn.documents import Spans, spans_of
 from tp_ext.nn.loss import IGNORED, OutputLayer
 from tp_ext.nn.norm import LayerNorm, RMSNorm
 from tp_ext.nn.position import Rotary
@@ -38,9 +39,11 @@ class DecoderLayer(nn.Module):
         self.layer_norm_1 = make_norm(config)
         self.layer_norm_2 = make_norm(config)
 
-    def forward(self, hidden: Tensor, keep: Tensor | None = None, cache: LayerCache | None = None) -> Tensor:
-        """`hidden` [B, T, E] to the same shape; `keep` and `cache` as in SelfAttention."""
-        hidden = hidden + self._drop(self.self_attn(self.layer_norm_1(hidden), keep, cache))
+    def forward(
+        self, hidden: Tensor, keep: Tensor | None = None, cache: LayerCache | None = None, spans: Spans | None = None
+    ) -> Tensor:
+        """`hidden` [B, T, E] to the same shape; the others as in SelfAttention."""
+        hidden = hidden + self._drop(self.self_attn(self.layer_norm_1(hidden), keep, cache, spans))
         return hidden + self._drop(self.feed_forward(self.layer_norm_2(hidden)))
 
     def _drop(self, hidden: Tensor) -> Tensor:
@@ -88,13 +91,15 @@ class Encoder(nn.Module):
         self.layer_norm = make_norm(config)
         self.checkpoint_activations = False
 
-    def forward(self, hidden: Tensor, keep: Tensor | None, caches: list[LayerCache] | None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, keep: Tensor | None, caches: list[LayerCache] | None, spans: Spans | None = None
+    ) -> Tensor:
         """`hidden` [B, T, E] through all layers."""
         for index, layer in enumerate(self.transformer):
             if self.checkpoint_activations and self.training:
-                hidden = checkpoint(layer, hidden, keep, use_reentrant=False)
+                hidden = checkpoint(layer, hidden, keep, None, spans, use_reentrant=False)
             else:
-                hidden = layer(hidden, keep, caches[index] if caches else None)
+                hidden = layer(hidden, keep, caches[index] if caches else None, spans)
         output: Tensor = self.layer_norm(hidden)
         return output
 
@@ -141,15 +146,18 @@ class Decoder(nn.Module):
         src: Tensor,
         tgt: Tensor | None = None,
         seg: Tensor | None = None,
+        documents: Tensor | None = None,
         keep: Tensor | None = None,
         caches: list[LayerCache] | None = None,
     ) -> Tensor:
         """Logits [B, T, V] of ids `src` [B, T]; given `tgt` [B, T], the mean cross entropy in nats, a float32 scalar.
 
-        `seg` [B, T] is the host's: a target where it is 0 is padding and does not count. `keep` and `caches` are for
-        generation.
+        `seg` [B, T] is the host's: a target where it is 0 is padding and does not count. Given the number of each
+        token's document, `documents` [B, T], a document knows nothing of the others in its row, as if it were alone.
+        `keep` and `caches` are for generation.
         """
-        hidden = self.encoder(self.embedding(src), keep, caches)
+        spans = None if documents is None else spans_of(documents)
+        hidden = self.encoder(self.embedding(src), keep, caches, spans)
         if tgt is not None and seg is not None:
             tgt = tgt.masked_fill(seg == 0, IGNORED)
         output: Tensor = self.target(hidden, tgt)

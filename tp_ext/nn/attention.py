@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tp_ext.nn.documents import Spans
 from tp_ext.nn.position import Rotary, alibi_slopes
 
 
@@ -49,18 +50,25 @@ class SelfAttention(nn.Module):
         self.linear_layers = nn.ModuleList(nn.Linear(hidden_size, width, bias=bias) for width in widths)
         self.final_linear = nn.Linear(heads_num * head_size, hidden_size, bias=bias)
 
-    def forward(self, hidden: Tensor, keep: Tensor | None = None, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, keep: Tensor | None = None, cache: LayerCache | None = None, spans: Spans | None = None
+    ) -> Tensor:
         """`hidden` [B, T, E] after attention, same shape.
 
-        `keep` [B, S] is False for tokens nobody may look at (padding); S counts those in `cache` too.
+        `keep` [B, S] is False for tokens nobody may look at (padding); S counts those in `cache` too. With `spans`, and
+        then without the two others, every document is as if it were alone.
         """
         start = cache.used if cache else 0
         query, key, value = (layer(hidden).unflatten(-1, (-1, self.head_size)) for layer in self.linear_layers)
         if self.rotary:
-            query, key = self.rotary(query, start), self.rotary(key, start)
+            positions = spans.positions if spans else None
+            query, key = self.rotary(query, start, positions), self.rotary(key, start, positions)
         if cache:
             key, value = cache.append(key, value)
-        heads = attend(query, key, value, self.slopes, keep)
+        if spans:
+            heads = attend_within(query, key, value, self.slopes, spans)
+        else:
+            heads = attend(query, key, value, self.slopes, keep)
         output: Tensor = self.final_linear(heads.flatten(-2))
         return output
 
@@ -79,7 +87,8 @@ def attend(
     if keep is None and query.shape[2] == key.shape[2]:
         causal = True
         if slopes:
-            query, key, value = _with_alibi_columns(query, key, value, slopes)
+            place = torch.arange(query.shape[2], device=query.device)
+            query, key, value = _with_alibi_columns(query, key, value, slopes, place)
     elif keep is not None or slopes or query.shape[2] > 1:
         mask = _mask(query, key.shape[2], slopes, keep)
     heads = F.scaled_dot_product_attention(
@@ -88,10 +97,30 @@ def attend(
     return heads[..., :size].transpose(1, 2)
 
 
+def attend_within(query: Tensor, key: Tensor, value: Tensor, slopes: list[float] | None, spans: Spans) -> Tensor:
+    """Causal attention of `query` [B, T, H, D] to `key` and `value` [B, T, K, D] inside each document; [B, T, H, D].
+
+    One document after the other goes through the kernel that a whole row would: no mask is built, and the work is that
+    of the documents' squares instead of the row's.
+    """
+    size = query.shape[-1]
+    shape = query.shape
+    query, key, value = (heads.flatten(0, 1)[None].transpose(1, 2) for heads in (query, key, value))
+    if slopes:
+        query, key, value = _with_alibi_columns(query, key, value, slopes, spans.positions.flatten())
+    grouped = query.shape[1] != key.shape[1]
+    parts = zip(*(heads.split(spans.lengths, 2) for heads in (query, key, value)), strict=True)
+    heads = [
+        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=size**-0.5, enable_gqa=grouped).transpose(1, 2)
+        for q, k, v in parts
+    ]
+    return torch.cat(heads, 1)[..., :size].reshape(shape)
+
+
 def _with_alibi_columns(
-    query: Tensor, key: Tensor, value: Tensor, slopes: list[float]
+    query: Tensor, key: Tensor, value: Tensor, slopes: list[float], place: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """ALiBi as extra columns of the heads, whose inner product is slope x position of the key.
+    """ALiBi as extra columns of the heads, whose inner product is slope x position of the key, which is `place` [T].
 
     The softmax does not see what is equal for all keys of a query, so slope x (j - i) and slope x j are the same bias;
     and slope x j is an inner product. So the fast causal kernels serve ALiBi too. Slope and position each stand as a
@@ -101,7 +130,6 @@ def _with_alibi_columns(
     slope = torch.tensor(slopes, dtype=torch.float32, device=query.device) * size**0.5
     high = slope.to(query.dtype)
     low = (slope - high.float()).to(query.dtype)
-    place = torch.arange(tokens, device=query.device)
     coarse, fine = (place // 256 * 256).to(query.dtype), (place % 256).to(query.dtype)
     empty = torch.zeros(heads, device=query.device, dtype=query.dtype)
     of_query = torch.stack([high, low, high, low] + [empty] * 4, -1)[:, None]  # [H, 1, 8]

@@ -22,12 +22,16 @@ class Rotary:
         self._theta = theta
         self._table: Tensor | None = None
 
-    def __call__(self, heads: Tensor, start: int = 0) -> Tensor:
-        """`heads` [B, T, H, D] turned for the positions start ... start + T - 1; same shape and dtype."""
+    def __call__(self, heads: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
+        """`heads` [B, T, H, D] turned for the positions start ... start + T - 1; same shape and dtype.
+
+        Or for `positions` [B, T], none of them above start + T - 1.
+        """
         stop = start + heads.shape[1]
         if self._table is None or len(self._table) < stop or self._table.device != heads.device:
             self._table = self._angles(max(stop, 2048), heads.device)
-        turned: Tensor = _Rotate.apply(heads, self._table[start:stop, None])  # type: ignore[no-untyped-call]
+        turns = self._table[start:stop] if positions is None else self._table[positions]
+        turned: Tensor = _Rotate.apply(heads, turns.unsqueeze(-2))  # type: ignore[no-untyped-call]
         return turned
 
     def _angles(self, length: int, device: torch.device) -> Tensor:

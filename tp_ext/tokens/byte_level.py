@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tp_ext.errors import TokenizerError
+from tp_ext.tokens import special_names
 from tp_ext.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -17,14 +18,8 @@ if TYPE_CHECKING:
 
 NEEDED = "the tokenizer.json of a byte-level BPE tokenizer (BLOOM, Falcon, GPT-NeoX, LLaMA-3, Qwen) is needed"
 USE_MODEL = "is a sentencepiece tokenizer converted to JSON; use its tokenizer.model"
-BESIDE = ("special_tokens_map.json", "tokenizer_config.json")
-"""The files that name special pieces; the last has the last word."""
-KNOWN = {
-    "bos": ("<s>", "<|begin_of_text|>"),
-    "eos": ("</s>", "<|end_of_text|>", "<|endoftext|>"),
-    "pad": ("<pad>", "<|padding|>"),
-}
-"""The names of special pieces, where no file names them."""
+MOST_GAPS = 1 << 16
+"""Ids without a piece that are always taken: real tokenizers have some, for rows kept free."""
 
 _SHOWN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
@@ -100,9 +95,7 @@ def open_library(document: Mapping[str, Any], where: Path) -> tokenizers.Tokeniz
     try:
         import tokenizers
     except ImportError:
-        raise TokenizerError(
-            f"{where}: reading it needs the tokenizers package: pip install 'tp_ext[byte_level]'"
-        ) from None
+        raise TokenizerError(f"{where}: reading it needs the tokenizers package: pip install 'tp_ext[byte-level]'") from None
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps({**document, "truncation": None, "padding": None}))
     except Exception as error:  # the library raises nothing narrower
@@ -148,8 +141,8 @@ class ByteLevelTokenizer(Tokenizer):
         self._added = self._library.get_added_tokens_decoder()
         self._check_ids(document)
         self.vocab_size: int = max(self._library.get_vocab(with_added_tokens=True).values()) + 1
-        self.beside = {name: (path.parent / name).read_bytes() for name in BESIDE if (path.parent / name).is_file()}
-        self._named = _read_names(self.beside, path.parent)
+        self.beside = special_names.read(path.parent)
+        self._named = special_names.names_in(self.beside, path.parent)
         self.eos_id = self._special("eos")
         self.pad_id = self._special("pad")
         bos = self._special("bos")
@@ -167,12 +160,18 @@ class ByteLevelTokenizer(Tokenizer):
         for piece, index in self._library.get_vocab(with_added_tokens=True).items():
             if pieces.setdefault(index, piece) != piece:
                 raise TokenizerError(f"{self.path}: gives the id {index} to two pieces, {pieces[index]!r} and {piece!r}")
+        largest = max(pieces)
+        if (gaps := largest + 1 - len(pieces)) > max(len(pieces), MOST_GAPS):
+            raise TokenizerError(
+                f"{self.path}: the id of {pieces[largest]!r} is {largest:,}, so that {len(pieces):,} ids have a piece and "
+                f"{gaps:,} have none; a model has a row for each: number them in turn"
+            )
 
     def _special(self, role: str) -> int | None:
         named = self._named.get(f"{role}_token")
         if named is None:
             special = {token.content: index for index, token in self._added.items() if token.special}
-            return next((special[name] for name in KNOWN[role] if name in special), None)
+            return next((special[name] for name in special_names.KNOWN[role] if name in special), None)
         index = self._library.token_to_id(named)
         if index is None:
             raise TokenizerError(f"{self.path}: has no piece {named!r}, which the files beside it name as {role}_token")
@@ -239,18 +238,3 @@ class ByteLevelTokenizer(Tokenizer):
 
 def _encode(library: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [found.ids for found in library.encode_batch_fast(list(texts), add_special_tokens=False)]
-
-
-def _read_names(files: Mapping[str, bytes], folder: Path) -> dict[str, str]:
-    """What each `..._token` is called, as a string or as an object with a `content`."""
-    names: dict[str, str] = {}
-    for file, content in files.items():
-        try:
-            values = dict(json.loads(content))
-        except (ValueError, TypeError):
-            raise TokenizerError(f"{folder / file}: is not a JSON object") from None
-        for key, value in values.items():
-            name = value.get("content") if isinstance(value, dict) else value
-            if key.endswith("_token") and isinstance(name, str):
-                names[key] = name
-    return names

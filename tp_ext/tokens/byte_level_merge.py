@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from typing import Any
@@ -20,22 +19,20 @@ from tp_ext.tokens.byte_level import (
     without_prefix_space,
     words_of,
 )
-from tp_ext.tokens.candidates import IN_BASE, NORMALIZED, TWICE
+from tp_ext.tokens.candidates import IN_BASE, NO_ROOM, NORMALIZED, TWICE
 from tp_ext.tokens.continue_bpe import BORDER, Tokens, continue_bpe
 from tp_ext.tokens.growers import BRIDGE, CHARACTER, FILLED, OFFERED, PAD, RESERVED, Added
 from tp_ext.tokens.joining import Joining, Ownership
-from tp_ext.tokens.merge import room_for
+from tp_ext.tokens.merge import cannot_fill, room_for
+from tp_ext.tokens.special_names import CONFIG, as_file, config_of, with_padding
 
 BYTES = "bytes"
 """Why a token was added, beside what a merge of sentencepiece pieces knows: a part of a character, which others share."""
 
 NOT_CHINESE = "characters that other languages use"
-MADE_BY_NORMALIZING = "what other characters become by the base's normalisation"
 CUT = "cut by the base's pre-tokenizer"
+ADDED = "cut by an added token of the base"
 SHARED = "bytes that cannot be joined without touching other characters or the base's pieces"
-NO_ROOM = "no room left"
-
-_UNASSIGNED = ("Cn", "Co", "Cs")
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,8 @@ class ByteLevelMerge:
     """In the order of their ids, which follow the base's; bytes that are no whole characters as the vocabulary has them."""
     refused: dict[str, list[str]]
     """The offered pieces that were left out, by reason."""
+    beside: Mapping[str, bytes]
+    """The files that name its special pieces: the base's, with the padding that was added."""
 
 
 def merge_byte_level(
@@ -59,7 +58,8 @@ def merge_byte_level(
 
     `chinese` tells whether a text is nothing but Chinese; `runs` are such texts. The base's ids and merges stay as they
     are; new ids follow all of its ids, new merges all of its merges. No new merge touches a byte of a character that is
-    not Chinese, so other text, in mixed lines too, gives the ids it gave; no text gives more tokens than before.
+    not Chinese (as the base normalizes it), so other text, in mixed lines too, gives the ids it gave; no text gives more
+    tokens than before.
 
     What `runs` give is joined there `least` times. `size` is the total with `<pad>` (unless `pad` is false or the base
     has one); without it all pieces are taken, and `multiple_of` rounds the total up with reserved special pieces. Raises
@@ -79,7 +79,7 @@ def merge_byte_level(
     added = joiner.added()
     controls = _controls(joiner.document, base.vocab_size + len(added), pad, multiple_of)
     content = json.dumps(joiner.build(controls), ensure_ascii=False, indent=2).encode()
-    return ByteLevelMerge(content, [*added, *controls], joiner.refused)
+    return ByteLevelMerge(content, [*added, *controls], joiner.refused, _named(base, pad))
 
 
 class _Joiner:
@@ -90,8 +90,7 @@ class _Joiner:
         self.document = read_document(base.content, base.path)
         names = [base.piece(index) for index in range(base.vocab_size)]
         self._known = set(names)
-        self._made = _made_by_normalizing(base, chinese)
-        self.joining = Joining(names, Ownership(lambda character: chinese(character) and character not in self._made))
+        self.joining = Joining(names, Ownership(chinese))
         self.taken: dict[str, str] = {}
         self.refused: dict[str, list[str]] = {}
 
@@ -113,11 +112,12 @@ class _Joiner:
     def _reason(self, piece: str, words: list[list[int]]) -> str | None:
         if not self._chinese(piece):
             return NOT_CHINESE
-        if piece_of(piece.encode()) in self._known:
+        if not self._known.isdisjoint((piece, piece_of(piece.encode()))):
             return IN_BASE
-        if not self._made.isdisjoint(piece):
-            return MADE_BY_NORMALIZING
-        if b"".join(self.joining.content(index) for word in words for index in word) != piece.encode():
+        contents = [self.joining.content(index) for word in words for index in word]
+        if not all(contents):
+            return ADDED
+        if b"".join(contents) != piece.encode():
             return NORMALIZED
         return CUT if len(words) > 1 else None
 
@@ -135,10 +135,7 @@ class _Joiner:
             if self._reason(text, words) is None and self.joining.join(words[0], frozenset(), most):
                 self.taken[text] = FILLED
         if len(self.joining) == before:
-            raise TokenizerError(
-                f"the corpus fills {before} of {most} places with pieces that occur {least} times; take a size that is "
-                f"{most - before} smaller, or more text"
-            )
+            raise cannot_fill(before, most, least)
 
     def _units(self, runs: Sequence[str]) -> tuple[Tokens, dict[int, bytes]]:
         """The tokens of `runs` with a border after each pre-token, and what each stands for.
@@ -225,17 +222,13 @@ def _is_whole(content: bytes) -> bool:
     return True
 
 
-def _made_by_normalizing(base: ByteLevelTokenizer, chinese: Callable[[str], bool]) -> frozenset[str]:
-    """The Chinese characters that other characters become, as U+2329 becomes U+3008 in NFC."""
-    normalizer = base.inside.normalizer
-    if normalizer is None:
-        return frozenset()
-    assigned = (character for character in map(chr, range(0x110000)) if unicodedata.category(character) not in _UNASSIGNED)
-    others = [character for character in assigned if character != "\n" and not chinese(character)]
-    becomes = normalizer.normalize_str("\n".join(others)).split("\n")
-    if len(becomes) != len(others):
-        becomes = [normalizer.normalize_str(character) for character in others]
-    return frozenset(character for text in becomes for character in text if chinese(character))
+def _named(base: ByteLevelTokenizer, pad: bool) -> Mapping[str, bytes]:
+    """The files that name special pieces, those of the base with `<pad>` where it is added; a config where it has none."""
+    ids = {"bos": base.bos_id, "eos": base.eos_id, "pad": base.pad_id}
+    known = {role: base.piece(index) for role, index in ids.items() if index is not None}
+    if pad:
+        return with_padding(base.beside, {**known, "pad": "<pad>"})
+    return {CONFIG: as_file(config_of(known)), **base.beside}
 
 
 def _controls(document: dict[str, Any], size: int, pad: bool, multiple_of: int) -> list[Added]:

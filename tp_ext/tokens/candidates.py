@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,11 @@ MIXED = "Chinese joined with another script, a space or a mark that other langua
 PUNCTUATED = "characters joined with punctuation (--mixed keeps these)"
 NORMALIZED = "changed by the base's normalisation, so that no text could ever give it"
 SPECIAL = "control, byte or unused piece of the source"
+LONGEST = 64
+"""Characters of a piece, at most: four times what sentencepiece learns by default. Time grows with the cube of it."""
+TOO_LONG = f"longer than {LONGEST} characters"
+SEALED = "cut by the base's own pieces, so that no text could ever give it"
+NO_ROOM = "no room left"
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,9 @@ def from_model(path: Path, expected: str | None = None) -> Candidates:
     model would choose. `expected` (bpe, unigram) refuses the other kind. Raises TokenizerError.
     """
     scored, refused = _read_vocab(path) if path.suffix == ".vocab" else _read_model(path)
-    scores = [score for _, score in scored]
-    kind = "bpe" if all(score == int(score) for score in scores) else "unigram"
+    if strange := next((each for each in scored if not math.isfinite(each[1])), None):
+        raise TokenizerError(f"{path}: piece {strange[0]!r} has the score {strange[1]}; a finite number is needed")
+    kind = "bpe" if all(score.is_integer() for _, score in scored) else "unigram"
     if expected and expected != kind:
         raise TokenizerError(f"{path}: holds {kind} pieces, not {expected}; leave --pieces_type out to take them so")
     worth = [piece for piece, _ in sorted(scored, key=lambda each: -each[1])]
@@ -104,6 +111,8 @@ def _lines(path: Path) -> Iterable[tuple[int, str]]:
 
 def _checked(line: str, path: Path, number: int) -> str:
     for character in line:
+        if is_chinese(character):  # whatever this Python's version of Unicode knows of it
+            continue
         if character.isspace() or character == SPACE or unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn"):
             name = unicodedata.name(character, "a control character")
             raise TokenizerError(
@@ -143,6 +152,8 @@ def _reason(piece: str, in_base: Callable[[str], bool], normalize: Callable[[str
         return NO_CHINESE
     if not is_chinese(piece):
         return MIXED
+    if len(piece) > LONGEST:
+        return TOO_LONG
     if in_base(piece):
         return IN_BASE
     if normalize(piece) != piece:

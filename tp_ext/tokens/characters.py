@@ -14,6 +14,7 @@ BOPOMOFO = "\u02ea\u02eb\u3105-\u312f\u31a0-\u31bf"
 CHINESE = HAN + PUNCTUATION + BOPOMOFO
 """All of the above: a text without these keeps its ids when pieces are added."""
 
+_LEARNT_TEXT = re.compile(f"[{HAN}]+|[{PUNCTUATION}{BOPOMOFO}]")
 _HAN_TEXT = re.compile(f"[{HAN}]+")
 _CHINESE_TEXT = re.compile(f"[{CHINESE}]+")
 
@@ -36,6 +37,14 @@ def has_chinese(text: str) -> bool:
 def han_runs(text: str) -> list[str]:
     """The longest stretches of Han characters, in order."""
     return _HAN_TEXT.findall(text)
+
+
+def chinese_runs(text: str, mixed: bool = False) -> list[str]:
+    """What Chinese pieces are learned from: stretches of Han characters, and other Chinese ones each by itself, in order.
+
+    With `mixed` the longest stretches of all Chinese characters.
+    """
+    return (_CHINESE_TEXT if mixed else _LEARNT_TEXT).findall(text)
 
 
 def count_han(text: str) -> int:

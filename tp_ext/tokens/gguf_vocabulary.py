@@ -12,7 +12,7 @@ from typing import Any
 
 from tp_ext.errors import TokenizerError
 from tp_ext.tokens.byte_level import ByteLevelTokenizer, steps_of
-from tp_ext.tokens.fast import why_not
+from tp_ext.tokens.expressible import why_not_llama_cpp
 from tp_ext.tokens.sentence_piece import SentencePieceTokenizer, parsed
 from tp_ext.tokens.tokenizer import Tokenizer
 
@@ -25,6 +25,8 @@ PRE_TOKENIZERS = {
     r"|\s+(?!\S)|\s+": "llama-bpe",
 }
 """What llama.cpp calls the ways to cut text before pairs are joined, by the pattern of `tokenizer.json`."""
+
+NEEDED = "writing GGUF needs the extra: pip install 'tp_ext[gguf]'"
 
 
 def write_gguf_vocabulary(tokenizer: SentencePieceTokenizer, path: Path) -> None:
@@ -58,7 +60,7 @@ def add_vocabulary(writer: Any, tokenizer: Tokenizer, rows: int | None = None) -
 
 def _add_sentence_pieces(writer: Any, tokenizer: SentencePieceTokenizer, extra: list[str]) -> None:
     """llama.cpp's model "llama" joins by score as sentencepiece does, so scores and types go with the pieces."""
-    if reason := why_not(tokenizer):
+    if reason := why_not_llama_cpp(tokenizer):
         raise TokenizerError(f"{tokenizer.path}: {reason}; llama.cpp would cut text differently")
     model = parsed(tokenizer.content)
     lowest = min(piece.score for piece in model.pieces)
@@ -67,7 +69,7 @@ def _add_sentence_pieces(writer: Any, tokenizer: SentencePieceTokenizer, extra: 
     writer.add_token_list([*(piece.piece.encode() for piece in model.pieces), *(piece.encode() for piece in extra)])
     writer.add_token_scores([*(piece.score for piece in model.pieces), *([lowest] * len(extra))])
     writer.add_token_types([*(piece.type for piece in model.pieces), *([UNUSED] * len(extra))])
-    writer.add_unk_token_id(model.trainer_spec.unk_id)
+    writer.add_unk_token_id(tokenizer.unk_id)
     writer.add_add_bos_token(tokenizer.bos_id is not None)
     writer.add_add_space_prefix(model.normalizer_spec.add_dummy_prefix)
 
@@ -115,5 +117,5 @@ def gguf_package() -> Any:
         import gguf
         import gguf.quants
     except ImportError:
-        raise TokenizerError("writing GGUF needs the extra: pip install 'tp_ext[gguf]'") from None
+        raise TokenizerError(NEEDED) from None
     return gguf

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,8 @@ from tp_ext.tokens.sentence_piece import without_prefix
 OFFERED, CHARACTER, BRIDGE, FILLED, PAD, RESERVED = "offered", "character", "bridge", "filled", "pad", "reserved"
 """Why a piece was added: it was offered; a character of one that was; a step on the way to one that no other steps
 lead to; learned from the corpus to fill the vocabulary; padding; a row kept free."""
+_EXACT = 1 << 24
+"""Up to this every whole number is one of float32."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ def grower_of(model: ModelProto) -> BpeGrower:
     if model.trainer_spec.model_type not in kinds:
         name = TrainerSpec.ModelType.Name(model.trainer_spec.model_type).lower()
         raise TokenizerError(f"the base is a {name} model; pieces can be added to BPE and unigram models")
+    if strange := next((piece for piece in model.pieces if not math.isfinite(piece.score)), None):
+        raise TokenizerError(f"the base's piece {strange.piece!r} has the score {strange.score}; a finite number is needed")
     return kinds[model.trainer_spec.model_type](model)
 
 
@@ -48,24 +53,35 @@ class BpeGrower:
         self.base = model
         self.known = {piece.piece for piece in model.pieces}
 
-    def complete(self, pieces: Sequence[str]) -> list[Added]:
-        """`pieces` with the characters and bridges they need, in the order of joining."""
-        offered = [Added(piece, OFFERED) for piece in pieces]
-        return self._bridge(_characters(pieces, self.known) + offered)
+    def complete(self, pieces: Sequence[str]) -> tuple[list[Added], list[str]]:
+        """`pieces` with the characters and bridges they need, in the order of joining; and those that nothing leads to."""
+        barred: set[str] = set()
+        while True:
+            kept = [piece for piece in pieces if piece not in barred]
+            offered = [Added(piece, OFFERED) for piece in kept]
+            added, sealed = self._lead(_characters(kept, self.known | barred) + offered, barred)
+            if not sealed:
+                return added, [piece for piece in pieces if piece in barred]
+            barred |= sealed
+
+    def _lead(self, added: list[Added], barred: Set[str]) -> tuple[list[Added], Set[str]]:
+        """`added` with bridges, none of them `barred`; or what no bridges lead to, past pieces that the base never joins."""
+        while lost := self.unreachable(added):
+            taken = self.known | barred | {each.piece for each in added}
+            joined = {piece: [first + second for first, second in pairwise(tokens)] for piece, tokens in lost.items()}
+            free = {piece: [pair for pair in pairs if pair not in taken] for piece, pairs in joined.items()}
+            if sealed := {piece for piece, pairs in free.items() if not pairs}:
+                return added, sealed
+            counts = Counter(pair for pairs in joined.values() for pair in set(pairs))
+            bridges: dict[str, None] = {}
+            for piece, pairs in free.items():
+                if not bridges.keys() & set(joined[piece]):
+                    bridges[max(pairs, key=counts.__getitem__)] = None
+            added = added + [Added(piece, BRIDGE) for piece in bridges]
+        return added, frozenset()
 
     def order(self, added: list[Added]) -> list[Added]:
         """By falling score."""
-        return added
-
-    def _bridge(self, added: list[Added]) -> list[Added]:
-        while lost := self.unreachable(added):
-            pairs = Counter(first + second for tokens in lost.values() for first, second in set(pairwise(tokens)))
-            bridges: dict[str, None] = {}
-            for tokens in lost.values():
-                joined = [first + second for first, second in pairwise(tokens)]
-                if not bridges.keys() & set(joined):
-                    bridges[max(joined, key=lambda pair: pairs[pair])] = None
-            added = added + [Added(piece, BRIDGE) for piece in bridges]
         return added
 
     def unreachable(self, added: Sequence[Added]) -> dict[str, list[str]]:
@@ -79,10 +95,19 @@ class BpeGrower:
         return lost
 
     def build(self, added: Sequence[Added], controls: Sequence[Added] = (), pad: bool = False) -> bytes:
-        """The model file."""
-        lowest = min(piece.score for piece in self.base.pieces if piece.score > -1e8 or has_chinese(piece.piece))
-        scores = [math.floor(lowest) - 1.0 - number for number in range(len(added))]
-        return _write(self.base, added, scores, controls, pad)
+        """The model file. Raises TokenizerError when there are not enough different scores."""
+        return _write(self.base, added, self._scores(added), controls, pad)
+
+    def _scores(self, added: Sequence[Added]) -> Sequence[float]:
+        lowest = min(0.0, *(piece.score for piece in self.base.pieces if piece.score > -1e8 or has_chinese(piece.piece)))
+        if lowest - len(added) > -_EXACT:
+            return [math.floor(lowest) - 1.0 - number for number in range(len(added))]
+        first = int(np.float32(lowest).view(np.uint32)) + 1  # of negative floats the next lower one has the next bits
+        scores = np.arange(first, first + len(added), dtype=np.uint32).view(np.float32)
+        if not np.isfinite(scores).all():
+            raise TokenizerError(f"the base's lowest score is {lowest}; float32 has no {len(added)} numbers below it. Give "
+                                 "the base's pieces scores that begin at 0 and fall by 1")  # fmt: skip
+        return [float(score) for score in scores]
 
 
 class UnigramGrower(BpeGrower):
@@ -92,40 +117,45 @@ class UnigramGrower(BpeGrower):
     its text without it, and never less than the base's lowest score, on which the score of the unknown depends.
     """
 
-    def complete(self, pieces: Sequence[str]) -> list[Added]:
-        """`pieces` with their characters, by falling score."""
-        return self.order(_characters(pieces, self.known) + [Added(piece, OFFERED) for piece in pieces])
+    def __init__(self, model: ModelProto) -> None:
+        super().__init__(model)
+        self._score = lru_cache(maxsize=2)(self._score_pieces)  # it opens a model for every length
+
+    def _lead(self, added: list[Added], barred: Set[str]) -> tuple[list[Added], Set[str]]:
+        """`added` by falling score, or those that no text gives; there are no bridges."""
+        added = self.order(added)
+        return added, self.unreachable(added).keys()
 
     def order(self, added: list[Added]) -> list[Added]:
         """By falling score."""
-        self._scores = self._score(added)
-        return sorted(added, key=lambda each: -self._scores[each.piece])
+        scores = self._scores(added)
+        return [added[place] for place in sorted(range(len(added)), key=lambda place: -scores[place])]
 
-    def build(self, added: Sequence[Added], controls: Sequence[Added] = (), pad: bool = False) -> bytes:
-        """The model file."""
-        if not all(each.piece in self._scores for each in added):
-            self._scores = self._score(added)
-        return _write(self.base, added, [self._scores[each.piece] for each in added], controls, pad)
+    def _scores(self, added: Sequence[Added]) -> Sequence[float]:
+        return self._score(tuple(each.piece for each in added))
 
-    def _score(self, added: Sequence[Added]) -> dict[str, float]:
+    def _score_pieces(self, pieces: tuple[str, ...]) -> list[float]:
+        """Of equals the first gets the highest, so that the order of scores is its own order."""
         lowest = min(piece.score for piece in self.base.pieces if piece.type == piece.NORMAL)
         taken = {piece.score for piece in self.base.pieces}
         scores: dict[str, float] = {}
-        done: list[Added] = []
-        for length in sorted({len(each.piece) for each in added}):
-            group = [each for each in added if len(each.piece) == length]
-            processor = without_prefix(_write(self.base, done, [scores[each.piece] for each in done], (), False))
-            cuts = processor.encode([each.piece for each in group], num_threads=1)
+        for length in sorted(set(map(len, pieces))):
+            group = [piece for piece in reversed(pieces) if len(piece) == length]
+            done = [Added(piece, OFFERED) for piece in scores]
+            processor = without_prefix(_write(self.base, done, list(scores.values()), (), False))
+            cuts = processor.encode(group, num_threads=1)
             parts = [sum(map(processor.get_score, ids)) if length > 1 else lowest for ids in cuts]
             score = np.float32(-np.inf)
-            for part, each in sorted(zip(parts, group, strict=True), key=lambda pair: pair[0]):
+            for part, piece in sorted(zip(parts, group, strict=True), key=lambda pair: pair[0]):
                 score = max(np.float32(max(part, lowest) + 1e-3), np.nextafter(score, np.float32(0)))
-                while float(score) in taken:
+                while float(score) in taken and score < 0:
                     score = np.nextafter(score, np.float32(0))
+                if score >= 0:
+                    raise TokenizerError(f"the unigram base leaves no score below 0 for {piece!r}, which it cuts for "
+                                         f"{part:g}; its scores must be logarithms of probabilities")  # fmt: skip
                 taken.add(float(score))
-                scores[each.piece] = float(score)
-            done += group
-        return scores
+                scores[piece] = float(score)
+        return [scores[piece] for piece in pieces]
 
 
 def _characters(pieces: Iterable[str], known: set[str]) -> list[Added]:
@@ -135,9 +165,7 @@ def _characters(pieces: Iterable[str], known: set[str]) -> list[Added]:
     return [Added(character, CHARACTER) for character in missing]
 
 
-def _write(
-    base: ModelProto, added: Sequence[Added], scores: Sequence[float], controls: Sequence[Added], pad: bool
-) -> bytes:
+def _write(base: ModelProto, added: Sequence[Added], scores: Sequence[float], controls: Sequence[Added], pad: bool) -> bytes:
     """The base's file with normal pieces and control pieces behind its own."""
     model = ModelProto()
     model.CopyFrom(base)

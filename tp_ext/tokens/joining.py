@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import pairwise
 
@@ -64,7 +64,7 @@ class Joining:
     def __init__(self, pieces: Sequence[str], owned: Ownership) -> None:
         """`pieces` are the base's, by id; `owned` tells which byte strings may become tokens."""
         self._bytes = [bytes_of(piece) or b"" for piece in pieces]
-        self._base = set(self._bytes)
+        self._base = {content or piece.encode() for content, piece in zip(self._bytes, pieces, strict=True)}
         self._owned = owned
         self._ids: dict[bytes, int] = {}
         self._merges: dict[tuple[int, int], tuple[int, int]] = {}
@@ -93,7 +93,7 @@ class Joining:
 
     def can_join(self, ids: Sequence[int]) -> bool:
         """Whether one token could be made of tokens side by side."""
-        return self._next(ids, frozenset()) is not None
+        return self._way(ids, frozenset()) is not None
 
     def cut(self, ids: Iterable[int]) -> list[int]:
         """The base's tokens of a pre-token, joined by the new merges."""
@@ -113,22 +113,33 @@ class Joining:
         """
         before = len(self._ids), len(self._merges)
         ids = self.cut(ids)
+        way: Iterator[int] = iter(())
         while len(ids) > 1:
-            full = most is not None and len(self._ids) >= most
-            place = None if full else self._next(ids, wanted)
-            if place is None:
+            if most is not None and len(self._ids) >= most:
                 self._take_back(*before)
-                return None if full else False
-            self._put(ids[place], ids[place + 1])
+                return None
+            place = next(way, None)
+            if place is None:
+                found = self._way(ids, wanted)
+                if found is None:
+                    self._take_back(*before)
+                    return False
+                way = iter(found)
+                continue
+            joined = self._put(ids[place], ids[place + 1])
+            expected = [*ids[:place], joined, *ids[place + 2 :]]
             ids = self.cut(ids)
+            if ids != expected:  # the same pair stood elsewhere too: another way may be cheaper now
+                way = iter(())
         return True
 
-    def _put(self, first: int, second: int) -> None:
+    def _put(self, first: int, second: int) -> int:
         content = self.content(first) + self.content(second)
         if content not in self._ids:
             self._ids[content] = len(self._bytes)
             self._bytes.append(content)
         self._merges[first, second] = len(self._merges), self._ids[content]
+        return self._ids[content]
 
     def _take_back(self, tokens: int, merges: int) -> None:
         while len(self._ids) > tokens:
@@ -137,24 +148,26 @@ class Joining:
         while len(self._merges) > merges:
             self._merges.popitem()
 
-    def _next(self, ids: Sequence[int], wanted: Set[bytes]) -> int | None:
-        """The first pair to join on the cheapest way from `ids` to one token; None when there is no way."""
+    def _way(self, ids: Sequence[int], wanted: Set[bytes]) -> list[int] | None:
+        """The cheapest way from `ids` to one token: the place of each pair when it is joined; None when there is no way.
+
+        By the costs of all stretches, the short ones first: the cube of the length in time.
+        """
         parts = [self.content(index) for index in ids]
         costs: dict[tuple[int, int], float] = {(place, place + 1): 0.0 for place in range(len(ids))}
         cuts: dict[tuple[int, int], int] = {}
         for length in range(2, len(ids) + 1):
             for start in range(len(ids) - length + 1):
                 stop = start + length
-                inner = [(costs[start, cut] + costs[cut, stop], cut) for cut in range(start + 1, stop)]
-                cost, cuts[start, stop] = min(inner)
-                costs[start, stop] = cost + self._cost(b"".join(parts[start:stop]), wanted)
-        start, stop = 0, len(ids)
-        if costs[start, stop] >= _NEVER:
+                cost = self._cost(b"".join(parts[start:stop]), wanted)
+                if cost < _NEVER:
+                    inner = ((costs[start, cut] + costs[cut, stop], cut) for cut in range(start + 1, stop))
+                    least, cuts[start, stop] = min(inner)
+                    cost += least
+                costs[start, stop] = cost
+        if costs[0, len(ids)] >= _NEVER:
             return None
-        while stop - start > 2:
-            cut = cuts[start, stop]
-            start, stop = (start, cut) if cut - start > 1 else (cut, stop)
-        return start
+        return list(_places(cuts, 0, len(ids), 0))
 
     def _cost(self, content: bytes, wanted: Set[bytes]) -> float:
         if content in self._ids:
@@ -167,3 +180,12 @@ class Joining:
             return 1.0 + 0.5 * (len(content.decode()) > 1)
         except UnicodeDecodeError:
             return 1.0 if len(content) < 4 else 4.0
+
+
+def _places(cuts: Mapping[tuple[int, int], int], start: int, stop: int, place: int) -> Iterator[int]:
+    """Where each pair of a stretch stands when it is joined, given where the stretch begins: its two parts come first."""
+    if stop - start > 1:
+        cut = cuts[start, stop]
+        yield from _places(cuts, start, cut, place)
+        yield from _places(cuts, cut, stop, place + 1)
+        yield place

@@ -14,13 +14,13 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from tp_ext.errors import TokenizerError, raise_all
 from tp_ext.tokens.candidates import Candidates, longest_first
-from tp_ext.tokens.characters import han_runs, is_chinese
+from tp_ext.tokens.characters import chinese_runs, han_runs, is_chinese
 from tp_ext.tokens.continue_bpe import BORDER, Tokens, continue_bpe
 
 MOST = 1 << 24
 """Pieces that a vocabulary may have at most; no published one has a tenth of it."""
 LIMITS: dict[str, tuple[float, float]] = {
-    "learn": (1, MOST), "jieba": (1, MOST), "size": (1, MOST), "multiple_of": (1, MOST), "min_count": (1, 1 << 62),
+    "learn": (1, MOST), "jieba": (1, MOST), "size": (1, MOST), "multiple_of": (1, 1 << 16), "min_count": (1, 1 << 62),
     "sample_bytes": (1, 1 << 62), "character_coverage": (1e-9, 1),
 }  # fmt: skip
 """The least and the greatest that each number may be."""
@@ -68,13 +68,14 @@ def sample(texts: Iterable[str], most_bytes: int, seed: int) -> list[str]:
     return chosen
 
 
-def learn_bpe(texts: Iterable[str], count: int, least: int, coverage: float) -> Candidates:
-    """The characters and the longer pieces, `count` in all, that BPE over runs of Han makes of `texts`.
+def learn_bpe(texts: Iterable[str], count: int, least: int, coverage: float, mixed: bool = False) -> Candidates:
+    """The characters and the longer pieces, `count` in all, that BPE makes of the Chinese in `texts`.
 
-    Single characters, the most frequent first, are taken until they are the share `coverage` of the text. Nothing that
-    occurs less than `least` times is taken. Pieces are in the order of merging.
+    Longer pieces are of Han, with `mixed` of all that is Chinese. Single characters, the most frequent first, are taken
+    until they are the share `coverage` of the text. Nothing that occurs less than `least` times is taken. Pieces are in the
+    order of merging.
     """
-    counts, letters = _characters(texts)
+    counts, letters = _characters(texts, mixed)
     covered, refused = _cover(counts, least, coverage)
     kept = np.zeros(int(letters.max()) + 2, bool)  # the last place is the border's
     kept[[ord(character) for character in covered]] = True
@@ -86,23 +87,26 @@ def learn_bpe(texts: Iterable[str], count: int, least: int, coverage: float) -> 
     return Candidates(pieces[:count], pieces[:count], "learned by BPE", refused)
 
 
-def learn_unigram(texts: Iterable[str], count: int, least: int, coverage: float) -> Candidates:
+def learn_unigram(texts: Iterable[str], count: int, least: int, coverage: float, mixed: bool = False) -> Candidates:
     """As `learn_bpe`, by the unigram model of Kudo 2018 (arXiv 1804.10959), as sentencepiece trains it."""
-    runs = Counter(run for text in texts for run in han_runs(text))
+    runs = Counter(run for text in texts for run in chinese_runs(text, mixed))
     covered, refused = _cover(_count(runs), least, coverage)
-    kept = set(covered)
+    if count < len(covered):
+        raise TokenizerError(f"cannot learn {count} pieces by the unigram model, to which each of the {len(covered)} "
+                             f"characters is one; learn {len(covered)} or more, or lower --character_coverage")  # fmt: skip
+    words = _cut_at(runs, [character for characters in refused.values() for character in characters])
     output = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(f"{run}\t{times}" for run, times in runs.items() if kept.issuperset(run)),
+            sentence_iterator=(f"{word}\t{times}" for word, times in words.items()),
             input_format="tsv", model_writer=output, vocab_size=count + 1, hard_vocab_limit=False, model_type="unigram",
             character_coverage=1.0, normalization_rule_name="identity", add_dummy_prefix=False,
             remove_extra_whitespaces=False, split_by_unicode_script=False, max_sentence_length=1 << 30,
             bos_id=-1, eos_id=-1, num_threads=2, minloglevel=2,
         )  # fmt: skip
-    except RuntimeError as error:
-        reason = str(error).split("] ")[-1].strip() or "the text is too small"
-        raise TokenizerError(f"cannot learn {count} unigram pieces: {reason}") from None
+    except RuntimeError:
+        raise TokenizerError(f"the unigram model cannot learn {count} pieces from {sum(map(len, words))} characters; take "
+                             "more text, or --learn_type bpe") from None  # fmt: skip
     pieces = sorted(ModelProto.FromString(output.getvalue()).pieces, key=lambda piece: -piece.score)
     worth = [piece.piece for piece in pieces if piece.type == piece.NORMAL and is_chinese(piece.piece)][:count]
     scores = {piece.piece: piece.score for piece in pieces}
@@ -129,15 +133,15 @@ def jieba_words(
     worth = [word for word, times in words.most_common(count) if times >= least]
     rare = [word for word, times in words.most_common(count) if times < least]
     if not worth:
-        raise TokenizerError(f"the corpus has no word that occurs {least} times")
+        raise TokenizerError(f"the corpus has no word that occurs {least} times; lower --min_count")
     return Candidates(longest_first(worth), worth, "words as jieba cuts them", {RARE: rare} if rare else {})
 
 
-def _characters(texts: Iterable[str]) -> tuple[Counter[str], Tokens]:
-    """How often each Han character occurs, and all of them as numbers, with a border after each run."""
+def _characters(texts: Iterable[str], mixed: bool) -> tuple[Counter[str], Tokens]:
+    """How often each Chinese character occurs, and all of them as numbers, with a border after each run."""
     blocks = []
     for text in texts:
-        letters = np.frombuffer("\0".join([*han_runs(text), ""]).encode("utf-32-le"), "<u4").astype(np.int32)
+        letters = np.frombuffer("\0".join([*chinese_runs(text, mixed), ""]).encode("utf-32-le"), "<u4").astype(np.int32)
         blocks.append(np.where(letters == 0, BORDER, letters).astype(np.int32))
     letters = np.concatenate(blocks)
     times = np.bincount(letters[letters != BORDER])
@@ -152,8 +156,25 @@ def _count(runs: Counter[str]) -> Counter[str]:
     return counts
 
 
+def _cut_at(runs: Counter[str], letters: Iterable[str]) -> Counter[str]:
+    """What is left of runs when some letters are taken out."""
+    borders = dict.fromkeys(map(ord, letters), " ")
+    words: Counter[str] = Counter()
+    for run, times in runs.items():
+        for word in run.translate(borders).split():
+            words[word] += times
+    return words
+
+
 def _cover(counts: Counter[str], least: int, coverage: float) -> tuple[list[str], dict[str, list[str]]]:
-    """Characters, most frequent first, until they are the share `coverage` of the text; and those left out."""
+    """Characters, most frequent first, until they are the share `coverage` of the text; and those left out.
+
+    Raises TokenizerError when all are rarer than `least`.
+    """
+    [(first, most)] = counts.most_common(1)
+    if most < least:
+        raise TokenizerError(f"no character of the corpus occurs {least:,} times; the most frequent, {first!r}, occurs "
+                             f"{most:,} times: lower --min_count")  # fmt: skip
     wanted, seen = coverage * sum(counts.values()), 0
     covered: list[str] = []
     refused: dict[str, list[str]] = {}

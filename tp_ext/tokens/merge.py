@@ -13,12 +13,15 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from tp_ext.errors import TokenizerError
-from tp_ext.tokens.candidates import Candidates
-from tp_ext.tokens.characters import han_runs
+from tp_ext.tokens.candidates import NO_ROOM, SEALED, Candidates
+from tp_ext.tokens.characters import chinese_runs
 from tp_ext.tokens.continue_bpe import BORDER, Tokens, continue_bpe
-from tp_ext.tokens.growers import FILLED, PAD, RESERVED, Added, BpeGrower, grower_of
+from tp_ext.tokens.growers import FILLED, OFFERED, PAD, RESERVED, Added, BpeGrower, grower_of
 from tp_ext.tokens.sentence_piece import SentencePieceTokenizer, without_prefix
 from tp_ext.tokens.tokenizer import Tokenizer
+
+TRIALS = 20
+"""How often the last places are tried to be filled from what was offered."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,14 @@ class Merge:
     """The tokenizer's file."""
     added: list[Added]
     """In the order of their ids, which follow the base's."""
+    refused: dict[str, list[str]]
+    """The candidates that were left out, by reason."""
 
 
 def merge(
     base: SentencePieceTokenizer, candidates: Candidates, size: int | None = None, corpus: Iterable[str] = (),
-    least: int = 2, pad: bool = True, multiple_of: int = 1, say: Callable[[str], None] = lambda message: None,
+    least: int = 2, mixed: bool = False, pad: bool = True, multiple_of: int = 1,
+    say: Callable[[str], None] = lambda message: None,
 ) -> Merge:  # fmt: skip
     """Add the pieces of `candidates`, and when `size` leaves room those that shorten `corpus` most.
 
@@ -42,24 +48,25 @@ def merge(
     can; scores are distinct and fall with the id, so that every reader breaks ties alike. Every character of an added
     piece is a piece. A piece that nothing leads to gets bridges: pairs of the tokens it is cut into.
 
-    What the corpus gives occurs in it `least` times. `size` is the total with `<pad>` (unless `pad` is false or the base
-    has one); `multiple_of` rounds the total up with reserved control pieces. Raises TokenizerError when `size` cannot be
-    reached or is no such multiple.
+    What the corpus gives occurs in it `least` times, and is one character or of Han alone, but with `mixed`. `size` is the
+    total with `<pad>` (unless `pad` is false or the base has one); `multiple_of` rounds the total up with reserved control
+    pieces. Raises TokenizerError when `size` cannot be reached or is no such multiple.
     """
     model = ModelProto.FromString(base.content)
     pad = pad and base.pad_id is None
     room = room_for(base, size, pad, multiple_of)
     grower = grower_of(model)
-    added, chosen = _choose(grower, candidates, room)
+    added, sealed = _choose(grower, candidates, room)
+    chosen = sum(each.origin == OFFERED for each in added)
     say(f"{chosen:,} of {len(candidates.worth):,} pieces offered, with {len(added) - chosen:,} characters and bridges")
     texts = corpus if room is not None and len(added) < room else ()
-    runs = [run for text in texts for run in han_runs(text)]
+    runs = [run for text in texts for run in chinese_runs(text, mixed)]
     if runs and room is not None:
         added = _fill(grower, added, runs, room, least, say)
     added = grower.order(added)
     controls = _controls(model, base.vocab_size + len(added), pad, multiple_of)
     content = grower.build(added, controls, pad)
-    return Merge(content, [*added, *controls])
+    return Merge(content, [*added, *controls], _refused(candidates, added, sealed))
 
 
 def room_for(base: Tokenizer, size: int | None, pad: bool, multiple_of: int) -> int | None:
@@ -76,25 +83,55 @@ def room_for(base: Tokenizer, size: int | None, pad: bool, multiple_of: int) -> 
     return room
 
 
-def _choose(grower: BpeGrower, candidates: Candidates, room: int | None) -> tuple[list[Added], int]:
-    """As many of the worthiest candidates as there is room for with what they need, and how many those are."""
+def cannot_fill(filled: int, room: int, least: int) -> TokenizerError:
+    """The error that a text gives too few pieces."""
+    return TokenizerError(f"the corpus fills {filled} of {room} places with pieces that occur {least} times; take a size "
+                          f"that is {room - filled} smaller, more text, or a lower --min_count")  # fmt: skip
 
-    def completed(count: int) -> list[Added]:
+
+def _choose(grower: BpeGrower, candidates: Candidates, room: int | None) -> tuple[list[Added], list[str]]:
+    """As many of the worthiest candidates as there is room for with what they need; and those that nothing leads to."""
+
+    def completed(count: int) -> tuple[list[Added], list[str]]:
         wanted = set(candidates.worth[:count])
         return grower.complete([piece for piece in candidates.pieces if piece in wanted])
 
     most = len(candidates.worth) if room is None else min(len(candidates.worth), room)
-    added = completed(most)
-    if room is None or len(added) <= room:
-        return added, most
-    fits, too_many = 0, most
+    best = completed(most)
+    if room is None or len(best[0]) <= room:
+        return best
+    best, fits, too_many = ([], []), 0, most
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
-        if len(completed(middle)) <= room:
-            fits = middle
+        tried = completed(middle)
+        if len(tried[0]) <= room:
+            best, fits = tried, middle
         else:
             too_many = middle
-    return completed(fits), fits
+    return _top_up(grower, best[0], candidates.worth[fits:], room), best[1]
+
+
+def _top_up(grower: BpeGrower, added: list[Added], left: Sequence[str], room: int) -> list[Added]:
+    """`added` with more of the candidates `left` where places are free: such as are made of two pieces that are there."""
+    processor = without_prefix(grower.build(added))
+    taken = grower.known | {each.piece for each in added}
+    pairs = [piece for piece, ids in zip(left, processor.encode(list(left), num_threads=1), strict=True) if len(ids) == 2]
+    pairs = [piece for piece in pairs if piece not in taken and taken.issuperset(piece)]
+    for _ in range(TRIALS):
+        new = [Added(piece, OFFERED) for piece in pairs[: room - len(added)]]
+        pairs = pairs[len(new) :]
+        while lost := grower.unreachable([*added, *new]):
+            new = [each for each in new if each.piece not in lost]
+        added = [*added, *new]
+        if len(added) == room or not pairs:
+            break
+    return added
+
+
+def _refused(candidates: Candidates, added: Sequence[Added], sealed: Sequence[str]) -> dict[str, list[str]]:
+    taken = {*sealed, *(each.piece for each in added)}
+    reasons = {SEALED: list(sealed), NO_ROOM: [piece for piece in candidates.worth if piece not in taken]}
+    return {reason: pieces for reason, pieces in reasons.items() if pieces}
 
 
 def _fill(
@@ -112,17 +149,14 @@ def _fill(
         missing = {character: times for character, times in counts.items() if character not in known and times >= least}
         processor = without_prefix(grower.build(added))
         tokens = _tokens(processor, runs, list(missing))
-        merges = continue_bpe(tokens, room - len(added) + len(refused), least)
+        merges = continue_bpe(tokens, room - len(added) + len(refused), least) if (tokens != BORDER).any() else []
         names = [*map(processor.id_to_piece, range(processor.vocab_size())), *missing]
         gains = [("".join(map(names.__getitem__, merge.tokens)), merge.frequency) for merge in merges]
         gains = sorted([*((letter, 2 * times) for letter, times in missing.items()), *gains], key=lambda gain: -gain[1])
         texts = dict.fromkeys(text for text, _ in gains if text not in known)
         new = [Added(text, FILLED) for text in islice(texts, room - len(added))]
         if not new:
-            raise TokenizerError(
-                f"the corpus fills {len(added)} of {room} places with pieces that occur {least} times; take a size that "
-                f"is {room - len(added)} smaller, or more text"
-            )
+            raise cannot_fill(len(added), room, least)
         # a merge seen inside a longer run need not be made in its own text: such a one is left out
         while lost := grower.unreachable([*added, *new]):
             refused |= lost.keys()

@@ -10,7 +10,7 @@ from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError
 from tp_ext.output import sha256_of
 from tp_ext.settings import read_json
-from tp_ext.tokens.tokenizer import Tokenizer, find_tokenizer, open_tokenizer
+from tp_ext.tokens.tokenizer import FILE_NAMES, Tokenizer, find_tokenizer, open_tokenizer
 
 
 def check_rows(config: ModelConfig, tokenizer: Tokenizer) -> None:
@@ -45,13 +45,27 @@ def check_beside(folder: Path, tokenizer: Tokenizer) -> None:
     if beside == same_name:
         difference = "" if sha256_of(beside) == tokenizer.sha256 else "their SHA-256 differ"
     else:
-        pieces = _pieces(beside)
-        place = next((index for index in range(tokenizer.vocab_size) if pieces.get(index) != tokenizer.piece(index)), None)
-        difference = "" if place is None else f"piece {place} is {tokenizer.piece(place)!r} and {pieces.get(place)!r}"
+        difference = _difference(tokenizer, beside)
     if difference:
         raise CheckpointError(
             f"{tokenizer.path} is another tokenizer than {beside}, which the weights belong to ({difference})"
         )
+
+
+def check_files_agree(tokenizer: Tokenizer) -> None:
+    """Raise CheckpointError when another tokenizer's file, for another library, lies beside that of `tokenizer`."""
+    for name in FILE_NAMES:
+        other = tokenizer.path.parent / name
+        if name != tokenizer.file_name and other.is_file() and (difference := _difference(tokenizer, other)):
+            raise CheckpointError(f"{other}: is of another tokenizer than {tokenizer.path} beside it ({difference})")
+
+
+def _difference(tokenizer: Tokenizer, path: Path) -> str:
+    """What the pieces in a file have otherwise than those of `tokenizer`; nothing when they are the same."""
+    theirs = _pieces(path)
+    ours = {index: tokenizer.piece(index) for index in range(tokenizer.vocab_size)}
+    place = next((index for index in sorted(ours.keys() | theirs) if ours.get(index) != theirs.get(index)), None)
+    return "" if place is None else f"piece {place} is {ours.get(place)!r} and {theirs.get(place)!r}"
 
 
 def check_added(folder: Path, rows: int, tokenizer: Tokenizer) -> None:

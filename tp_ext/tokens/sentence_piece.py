@@ -28,6 +28,7 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(path)
         self._processor = self._open()
         self.vocab_size: int = self._processor.vocab_size()
+        self.unk_id: int = self._processor.unk_id()
         self.bos_id = self._special(self._processor.bos_id())
         self.eos_id = self._special(self._processor.eos_id())
         self.pad_id = self._special(self._processor.pad_id())
@@ -74,6 +75,10 @@ class SentencePieceTokenizer(Tokenizer):
         piece: str = self._processor.id_to_piece(index)
         return piece
 
+    def score(self, index: int) -> float:
+        """The score of a piece: of BPE its place in the order of joining, of unigram the logarithm of its probability."""
+        return float(self._processor.get_score(index))
+
     def text(self, index: int) -> str | None:
         """The piece with spaces as spaces; None for special ids and for bytes."""
         if index in self.special_ids or self._processor.is_byte(index):
@@ -86,6 +91,11 @@ class SentencePieceTokenizer(Tokenizer):
         if self._processor.is_byte(index):
             return bytes([int(piece[3:5], 16)])
         return None if index in self.special_ids else piece.encode()
+
+    def spellings(self, text: str) -> list[str]:
+        """Each token of `text` as it is written in the vocabulary; an unknown one as the characters it stands for."""
+        pieces: list[str] = self._processor.encode(text, out_type=str)
+        return pieces
 
     def normalize(self, text: str) -> str:
         """`text` inside a longer one as the model's rules change it before it is cut."""

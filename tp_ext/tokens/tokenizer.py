@@ -66,6 +66,14 @@ class Tokenizer(ABC):
         """The bytes an id stands for in the text as the tokenizer sees it; None where the id does not tell (unknown)."""
         raise NotImplementedError
 
+    def spellings(self, text: str) -> list[str]:
+        """Each token of `text` as it is written in the vocabulary; an unknown one as the characters it stands for."""
+        return [self.piece(index) for index in self.encode(text)]
+
+    def score(self, index: int) -> float:
+        """The score by which the piece of an id is chosen, where the tokenizer has scores."""
+        raise NotImplementedError
+
     @property
     @abstractmethod
     def is_bpe(self) -> bool:

@@ -75,9 +75,9 @@ class Engine:
         module: nn.Module = self._engine.module
         return module
 
-    def loss(self, src: Tensor, tgt: Tensor, seg: Tensor) -> Tensor:
-        """Mean loss of a micro-batch [B, T], float32."""
-        loss: Tensor = self._engine(src, tgt, seg)
+    def loss(self, src: Tensor, tgt: Tensor, seg: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Mean loss of a micro-batch [B, T], float32; the arguments are the model's."""
+        loss: Tensor = self._engine(src, tgt, seg, documents)
         return loss
 
     def backward(self, loss: Tensor) -> None:

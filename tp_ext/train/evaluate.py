@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from tp_ext.data.pack import Batch, Instances
+from tp_ext.data.pack import Windows
+from tp_ext.train.feed import to_device, to_host
 from tp_ext.train.processes import Processes
 
 
@@ -21,13 +22,7 @@ class Score:
     bits_per_byte: float
 
 
-def to_device(batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, targets and segments [B, T] of a batch as tensors."""
-    src, tgt, seg = (torch.from_numpy(np.ascontiguousarray(array)) for array in (batch.src, batch.tgt, batch.seg))
-    return src.to(device), tgt.to(device), seg.to(device)
-
-
-def evaluate(module: nn.Module, instances: Instances, batch_size: int, processes: Processes) -> Score:
+def evaluate(module: nn.Module, instances: Windows, batch_size: int, processes: Processes) -> Score:
     """The score of the whole dataset, each process taking a share of it.
 
     All tokens but the first are targets, eos and bos too, so the sum of nats is that of coding the text; it is divided
@@ -41,9 +36,9 @@ def evaluate(module: nn.Module, instances: Instances, batch_size: int, processes
         for number in range(rounds):
             first = (number * processes.world_size + processes.rank) * batch_size
             indices = np.arange(first, min(first + batch_size, len(instances)))
-            count = instances.targets_num(indices) if len(indices) else 0
+            count = int(instances.targets(indices).sum())
             batch = instances.read(indices if len(indices) else np.zeros(1, dtype=np.int64))
-            loss = module(*to_device(batch, processes.device))
+            loss = module(*to_device(to_host(batch, processes.device), processes.device))
             nats += float(loss) * count
             targets += count
     module.train(was_training)

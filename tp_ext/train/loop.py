@@ -6,44 +6,28 @@ import dataclasses
 import math
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import torch
 
 from tp_ext.checkpoint.files import DTYPES
-from tp_ext.checkpoint.formats import KIND, open_model, write_trained
-from tp_ext.checkpoint.source import Source
-from tp_ext.config import ModelConfig
+from tp_ext.checkpoint.formats import KIND, write_trained
 from tp_ext.data.loader import Loader
-from tp_ext.data.pack import Instances
-from tp_ext.data.store import Store
+from tp_ext.data.prefetch import Prefetch
 from tp_ext.errors import CheckpointError, DatasetError, RecipeError
-from tp_ext.models import config_of, families
+from tp_ext.models import families
 from tp_ext.output import whole_folder, write_json
-from tp_ext.tokens.rows import check_beside, check_rows
-from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
+from tp_ext.train import feed, resume
 from tp_ext.train import processes as process_group
-from tp_ext.train import resume
 from tp_ext.train.engine import Engine
-from tp_ext.train.evaluate import evaluate, to_device
+from tp_ext.train.evaluate import evaluate
+from tp_ext.train.inputs import Inputs, open_inputs, steps_of_epochs
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.report import METRICS, Report, flops_per_token, matmul_peak, memory_used, say
 from tp_ext.train.schedule import Span, rate_at, warmup_steps
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a recipe names, opened and found to fit together."""
-
-    config: ModelConfig
-    source: Source | None
-    tokenizer: Tokenizer
-    instances: Instances
-    held_out: dict[str, Instances]
-    total_steps: int
 
 
 def run(recipe: Recipe) -> None:
@@ -54,103 +38,6 @@ def run(recipe: Recipe) -> None:
         Run(recipe, inputs, processes).train()
     finally:
         process_group.leave()
-
-
-def open_inputs(recipe: Recipe) -> Inputs:
-    """Open and compare dataset, tokenizer, model and held-out text; nothing large is read."""
-    _check_output(recipe)
-    tokenizer = open_tokenizer(recipe.model.spm_model_path)
-    instances = _instances(recipe.data.dataset_path, recipe.data.seq_length, tokenizer)
-    held_out = {name: _instances(path, recipe.data.seq_length, tokenizer) for name, path in recipe.evaluate.datasets.items()}
-    pretrained = recipe.model.pretrained_model_path
-    given = config_of_recipe(recipe)
-    source = None
-    if pretrained is not None:
-        config_path = recipe.model.config_path
-        source = open_model(Path(pretrained), families, Path(config_path) if config_path else None)
-        _compare_config(given, source)
-        _compare_tokenizer(source, tokenizer)
-    config = source.config if source else given
-    assert config is not None
-    if config.vocab_size is None or source is None:
-        config = config.replace(vocab_size=config.vocab_size or tokenizer.vocab_size + config.vocab_padding)
-    check_rows(config, tokenizer)
-    if config.rotary_position_embedding and recipe.data.seq_length > config.max_seq_length:
-        raise RecipeError(
-            f"recipe.data.seq_length: {recipe.data.seq_length} is longer than the model's max_seq_length "
-            f"{config.max_seq_length}"
-        )
-    total_steps = recipe.train.total_steps
-    if total_steps is None:
-        assert recipe.train.epochs is not None
-        total_steps = max(1, round(recipe.train.epochs * len(instances) / recipe.train.global_batch_size))
-    warm = warmup_steps(recipe.train.warmup, total_steps)
-    if warm >= total_steps:
-        raise RecipeError(f"recipe.train.warmup: {warm} steps do not fit into the run's {total_steps}")
-    return Inputs(config, source, tokenizer, instances, held_out, total_steps)
-
-
-def _check_output(recipe: Recipe) -> None:
-    """Raise RecipeError when the output is no folder, or an input lies where the trained model will be written."""
-    output = Path(recipe.train.output_model_path)
-    if output.exists() and not output.is_dir():
-        raise RecipeError(f"recipe.train.output_model_path: {output} is a file; name a folder")
-    written = (output / "model").resolve()
-    model = recipe.model
-    datasets = [recipe.data.dataset_path, *recipe.evaluate.datasets.values()]
-    for path in [model.spm_model_path, model.pretrained_model_path, *datasets]:
-        if path is not None and (written == Path(path).resolve() or written in Path(path).resolve().parents):
-            raise RecipeError(f"recipe.train.output_model_path: {path} lies in {written}, which the run would write over")
-
-
-def _instances(path: str, seq_length: int, tokenizer: Tokenizer) -> Instances:
-    store = Store(Path(path))
-    if store.tokenizer_sha256 != tokenizer.sha256:
-        raise DatasetError(
-            f"{path}: was made by another tokenizer (SHA-256 {store.tokenizer_sha256[:12]}) than {tokenizer.path} "
-            f"({tokenizer.sha256[:12]}); run scripts/preprocess.py again with that one"
-        )
-    ends = store.manifest.get("bos_id"), store.manifest.get("eos_id")
-    if ends != (tokenizer.bos_id, tokenizer.eos_id):
-        raise DatasetError(
-            f"{path}: its documents begin and end with {ends}, those of {tokenizer.path} with "
-            f"{(tokenizer.bos_id, tokenizer.eos_id)}: the files beside that one name other special pieces; run "
-            "scripts/preprocess.py again with it"
-        )
-    return Instances(store, seq_length)
-
-
-def config_of_recipe(recipe: Recipe) -> ModelConfig | None:
-    """The model a recipe describes itself; None when it takes the pretrained model's."""
-    model = recipe.model
-    if model.size is not None:
-        return config_of(model.size)
-    if model.config_path is not None:
-        return ModelConfig.read(Path(model.config_path))
-    if model.config is not None:
-        return ModelConfig.from_json(model.config, "recipe.model.config")
-    return None
-
-
-def _compare_config(given: ModelConfig | None, source: Source) -> None:
-    """Raise RecipeError when the recipe describes another model than the pretrained one is."""
-    if given is None:
-        return
-    ignored = {"encoder", "vocab_size", "vocab_padding", "max_seq_length"}
-    problems = [
-        f"{field.name} is {getattr(given, field.name)} in the recipe and {getattr(source.config, field.name)} there"
-        for field in dataclasses.fields(ModelConfig)
-        if field.name not in ignored and getattr(given, field.name) != getattr(source.config, field.name)
-    ]
-    if problems:
-        raise RecipeError(f"recipe.model: {source.path} is another model: {'; '.join(problems)}")
-
-
-def _compare_tokenizer(source: Source, tokenizer: Tokenizer) -> None:
-    try:
-        check_beside(source.folder, tokenizer)
-    except CheckpointError as error:
-        raise RecipeError(f"recipe.model.spm_model_path: {error}") from None
 
 
 class Run:
@@ -165,7 +52,8 @@ class Run:
         self._recipe, self._inputs, self._processes = recipe, inputs, processes
         self._output = Path(train.output_model_path)
         self._identity = resume.Identity(
-            dataset_sha256=inputs.instances.store.sha256, tokenizer_sha256=inputs.tokenizer.sha256,
+            dataset_sha256=None if inputs.sources else inputs.stores[0].sha256, sources=inputs.sources,
+            packing=recipe.data.packing, document_mask=recipe.data.document_mask, tokenizer_sha256=inputs.tokenizer.sha256,
             seq_length=recipe.data.seq_length, seed=train.seed, shuffle=recipe.data.shuffle,
             model=inputs.config.to_json(), dtype=train.dtype, zero=recipe.parallel.zero,
             offload=recipe.parallel.offload, processes_num=processes.world_size,
@@ -184,9 +72,8 @@ class Run:
         if checkpoint:
             resume.load(checkpoint, self._engine, processes)
         self._loader = Loader(
-            inputs.instances, train.global_batch_size, train.micro_batch_size, train.seed,
-            processes.rank, processes.world_size, recipe.data.shuffle,
-        )  # fmt: skip
+            inputs.stream, train.global_batch_size, train.micro_batch_size, processes.rank, processes.world_size
+        )
         self._span = Span(train.learning_rate, train.min_learning_rate, inputs.total_steps,
                           warmup_steps(train.warmup, inputs.total_steps))  # fmt: skip
         self._report = Report(self._output, processes.is_first, inputs.total_steps)
@@ -200,8 +87,8 @@ class Run:
         state, problem = self._state, None
         try:
             if self._processes.is_first:
-                for instances in (self._inputs.instances, *self._inputs.held_out.values()):
-                    instances.store.verify()
+                for store in (*self._inputs.stores, *(windows.store for windows in self._inputs.held_out.values())):
+                    store.verify()
             if checkpoint:
                 state = resume.read_state(checkpoint, self._identity, hashes=self._processes.is_first)
         except (CheckpointError, DatasetError) as error:
@@ -226,8 +113,8 @@ class Run:
         train, state = self._recipe.train, self._state
         if train.epochs is None:
             return self._inputs.total_steps
-        left = train.epochs * len(self._inputs.instances) - state.position
-        return state.step + max(0 if state.step else 1, round(left / train.global_batch_size))
+        left = steps_of_epochs(self._recipe, self._inputs.stream, state.position)
+        return state.step + max(0 if state.step else 1, left)
 
     def _tell_changes(self, state: resume.State) -> None:
         """Say from where the run goes on, and which settings differ from those it began with."""
@@ -240,22 +127,34 @@ class Run:
 
     def train(self) -> None:
         """Go through all steps; on SIGTERM save and return."""
-        train, log = self._recipe.train, self._recipe.log
         self._begin()
         total, state = self._inputs.total_steps, self._state
         if state.step >= total:
             say(f"the run is complete: {state.step} of {total} steps")
         elif state.step == 0:
             self._evaluate(0)
+        with Prefetch(feed.steps(self._loader, state.position, self._processes.device)) as steps:
+            state = self._go_through(steps, state)
+        if state.step < total:
+            say(f"stopped by SIGTERM at step {state.step} of {total}; the same command goes on from there")
+        else:
+            self._write_model(state)
+        self._finish()
+
+    def _go_through(self, steps: Iterator[feed.Step], state: resume.State) -> resume.State:
+        """Train from `state` to the end of the run or to SIGTERM; measure and save on the way, and at the end."""
+        train, log = self._recipe.train, self._recipe.log
+        total = self._inputs.total_steps
         window = Window()
         saved = state.step
         stopped = 0.0
         while state.step < total and not stopped:
             rate = rate_at(state.step + 1, train.scheduler, self._span)
-            loss, norm, targets = self._step(state.position, rate)
+            step = next(steps)
+            loss, norm = self._step(step, rate)
             state = dataclasses.replace(
                 state, step=state.step + 1, position=state.position + train.global_batch_size,
-                tokens=state.tokens + targets, recipe=self._recipe.to_json(),
+                tokens=state.tokens + step.targets_num, recipe=self._recipe.to_json(),
             )  # fmt: skip
             stopped, lost = self._processes.total(self._stop, self._is_lost(loss, norm))
             if lost:
@@ -264,7 +163,7 @@ class Run:
                     f"{norm:.4g}); nothing was saved since the step before. Lower train.learning_rate, lengthen "
                     "train.warmup, set train.max_grad_norm, and run again"
                 )
-            window.add(loss, targets)
+            window.add(loss, step.targets_num)
             if state.step % log.report_steps == 0 or state.step == total:
                 self._tell(state, window, rate, norm)
                 window = Window()
@@ -276,11 +175,7 @@ class Run:
             window.skip_time()
         if state.step > saved:
             self._save(state)
-        if state.step < total:
-            say(f"stopped by SIGTERM at step {state.step} of {total}; the same command goes on from there")
-        else:
-            self._write_model(state)
-        self._finish()
+        return state
 
     def _begin(self) -> None:
         """Write the recipe, rewind the metrics, listen to SIGTERM, begin wandb."""
@@ -293,10 +188,11 @@ class Run:
         self._report.start_wandb(log.wandb_project, log.wandb_name, self._output, self._recipe.to_json())
         self._parameters_num = _parameters_num(self._engine)
         self._peak = self._measure_peak()
-        instances, train = self._inputs.instances, self._recipe.train
+        train = self._recipe.train
+        data = self._inputs.described(self._inputs.total_steps * train.global_batch_size)
         say(
-            f"model: {self._parameters_num:,} parameters, {self._inputs.config.rows:,} rows; data: {len(instances):,} "
-            f"instances of {instances.seq_length}; run: {self._inputs.total_steps:,} steps of {train.global_batch_size} "
+            f"model: {self._parameters_num:,} parameters, {self._inputs.config.rows:,} rows; data: {data}; "
+            f"run: {self._inputs.total_steps:,} steps of {train.global_batch_size} "
             f"instances on {self._processes.world_size} process{'es' * (self._processes.world_size > 1)} "
             f"({self._processes.device.type}, {train.dtype}, ZeRO {self._recipe.parallel.zero})"
         )
@@ -308,17 +204,16 @@ class Run:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop = True
 
-    def _step(self, position: int, rate: float) -> tuple[float, float, int]:
-        """One optimizer step: this process's share of the mean loss, the gradients' norm, targets of all processes."""
+    def _step(self, step: feed.Step, rate: float) -> tuple[float, float]:
+        """One optimizer step: this process's share of the mean loss, and the gradients' norm."""
         loss_sum = torch.zeros((), dtype=torch.float32, device=self._processes.device)
         norm = float("nan")
-        for micro in self._loader.global_batch(position):
-            loss = self._engine.loss(*to_device(micro.batch, self._processes.device)) * micro.weight
+        for tensors, weight in step.micro_batches:
+            loss = self._engine.loss(*feed.to_device(tensors, self._processes.device)) * weight
             self._engine.backward(loss)
             norm = self._engine.step(rate)
             loss_sum += loss.detach()
-        indices = self._loader.indices(position)
-        return float(loss_sum) / self._loader.accumulation_steps, norm, self._inputs.instances.targets_num(indices)
+        return float(loss_sum) / len(step.micro_batches), norm
 
     def _is_lost(self, loss: float, norm: float) -> bool:
         """Whether training has come to an end in infinity; under fp16 gradients may overflow, their step is skipped."""
@@ -329,7 +224,7 @@ class Run:
         loss = self._processes.total(window.loss)[0] / self._processes.world_size / window.steps
         seconds = window.seconds()
         tokens_per_second = window.targets / seconds
-        flops = flops_per_token(self._parameters_num, self._inputs.config, self._inputs.instances.seq_length)
+        flops = flops_per_token(self._parameters_num, self._inputs.config, self._inputs.stream.seq_length)
         if self._processes.any(tokens_per_second * flops > self._peak):  # it was measured on a busy machine
             self._peak = max(self._peak, self._measure_peak())
         memory = max(self._processes.gathered(memory_used(self._processes.device)))
@@ -359,7 +254,9 @@ class Run:
                 pass
         else:
             with whole_folder(self._output / "model", KIND, CheckpointError) as folder:
-                trained = {"step": state.step, "tokens": state.tokens, "dataset_sha256": self._identity.dataset_sha256}
+                datasets = {name: source["sha256"] for name, source in self._identity.sources.items()}
+                trained = {"step": state.step, "tokens": state.tokens,
+                           "dataset_sha256": datasets or self._identity.dataset_sha256}  # fmt: skip
                 write_trained(folder, self._inputs.config, families, self._engine.weights(), dtype, self._inputs.tokenizer,
                               {"trained": trained, "tokenizer_sha256": self._identity.tokenizer_sha256},
                               self._inputs.source)  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tp_ext.data.pack import Packing
 from tp_ext.errors import RecipeError, raise_all
 from tp_ext.settings import build, read_json
 from tp_ext.train.schedule import SCHEDULES
@@ -34,15 +35,36 @@ class ModelSection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSection:
-    """What is learned from."""
+class SourceSection:
+    """One of several datasets."""
 
     dataset_path: str
+    """A folder written by preprocess.py, with the tokenizer of the others."""
+    weight: float
+    """Its share of the targets that are learned from, beside the weights of the others: 7 and 3 are as 0.7 and 0.3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSection:
+    """What is learned from: dataset_path, or sources."""
+
+    dataset_path: str | None = None
     """A folder written by preprocess.py."""
+    sources: dict[str, SourceSection] = field(default_factory=dict)
+    """Name to dataset and weight. Every dataset is gone through in epochs of its own; a small one with a large weight is
+    repeated."""
     seq_length: int
-    """Targets of an instance; the dataset serves any."""
+    """Positions of an instance; the dataset serves any."""
+    packing: Packing = "contiguous"
+    """`contiguous`: the documents one after the other, cut every seq_length tokens. `best_fit`: whole documents, as many as
+    fit; only those longer than an instance are cut, and hardly any position stays empty. `document`: one document an
+    instance; short ones leave the most of it empty."""
+    document_mask: bool = False
+    """Documents in one instance do not see each other, and positions begin anew with each; false lets a document see those
+    before it in the instance, as in TencentPretrain."""
     shuffle: bool = True
-    """Another order of the instances in each epoch, by train.seed."""
+    """Another order of the instances in each epoch, by train.seed; false takes them as they are packed, which for
+    `contiguous` is the order of the documents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +80,7 @@ class TrainSection:
     total_steps: int | None = None
     """Length of the run; or give epochs."""
     epochs: float | None = None
-    """Length of the run in passes over the dataset; or give total_steps."""
+    """Length of the run in passes over data.dataset_path; or give total_steps."""
     learning_rate: float
     """The highest of the run."""
     min_learning_rate: float = 0.0
@@ -128,6 +150,11 @@ class Recipe:
     parallel: ParallelSection = field(default_factory=ParallelSection)
     evaluate: EvaluateSection = field(default_factory=EvaluateSection)
     log: LogSection = field(default_factory=LogSection)
+
+    def dataset_paths(self) -> list[str]:
+        """Every dataset that is learned from."""
+        data = self.data
+        return [source.dataset_path for source in data.sources.values()] or [str(data.dataset_path)]
 
     def to_json(self) -> dict[str, Any]:
         """Every setting, the defaults too."""
@@ -235,10 +262,24 @@ def _contradictions(recipe: Recipe) -> list[str]:
     zero = parallel.deepspeed.get("zero_optimization", {})
     if not isinstance(zero, dict) or {"stage", "offload_optimizer", "offload_param"} & set(zero):
         problems.append("parallel.deepspeed.zero_optimization: an object, without what parallel.zero and offload decide")
-    for name in evaluate.datasets:
-        if not name.isidentifier():
-            problems.append(f"evaluate.datasets: '{name}' is not a name of letters, digits and underscores")
+    problems += _of_sources(recipe.data)
+    if recipe.data.sources and train.epochs is not None:
+        problems.append("train.epochs: data.sources end at different times; give total_steps")
+    for section, names in (("evaluate.datasets", evaluate.datasets), ("data.sources", recipe.data.sources)):
+        problems += [f"{section}: '{name}' is not a name of letters, digits and underscores" for name in names
+                     if not name.isidentifier()]  # fmt: skip
     return [f"recipe.{problem}" for problem in problems]
+
+
+def _of_sources(data: DataSection) -> list[str]:
+    """What cannot be about where the data come from."""
+    if (data.dataset_path is None) == (not data.sources):
+        return [f"data: give one of dataset_path and sources, not {'both' if data.sources else 'none'}"]
+    return [
+        f"data.sources.{name}.weight: is {source.weight}; it must be above 0, or leave the source out"
+        for name, source in data.sources.items()
+        if source.weight <= 0
+    ]
 
 
 DECIDED = {

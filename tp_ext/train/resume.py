@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ STATE, TAG = "state.json", "engine"
 class Identity:
     """What must be the same for a run to go on from a checkpoint."""
 
-    dataset_sha256: str
+    dataset_sha256: str | None
+    """None when there are sources."""
     tokenizer_sha256: str
     seq_length: int
     seed: int
@@ -38,6 +39,10 @@ class Identity:
     processes_num: int
     pretrained: str | None
     """The fingerprint of the weights it began with; None from scratch."""
+    packing: str = "contiguous"
+    document_mask: bool = False
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name to the dataset's hash and its share of the targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +127,7 @@ def read_state(path: Path, expected: Identity, hashes: bool = True) -> State:
     state = build(State, read_json(path / STATE, CheckpointError), str(path / STATE), problems)
     if state is None:
         raise CheckpointError("\n".join(problems))
-    differences = [
-        f"{field.name} {_short(getattr(state.identity, field.name))} there, {_short(getattr(expected, field.name))} here"
-        for field in dataclasses.fields(Identity)
-        if getattr(state.identity, field.name) != getattr(expected, field.name)
-    ]
+    differences = list(_differences("", dataclasses.asdict(state.identity), dataclasses.asdict(expected)))
     if differences:
         raise CheckpointError(
             f"{path}: belongs to another run: {'; '.join(differences)}. "
@@ -135,9 +136,18 @@ def read_state(path: Path, expected: Identity, hashes: bool = True) -> State:
     return state
 
 
+def _differences(name: str, there: Any, here: Any) -> Iterator[str]:
+    """What differs between two values, with its path when they are objects."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in {**there, **here}:
+            yield from _differences(f"{name}.{key}" if name else key, there.get(key), here.get(key))
+    elif there != here:
+        yield f"{name} {_short(there)} there, {_short(here)} here"
+
+
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {each}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_short(each)}" for key, each in value.items()) + "}"
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
 

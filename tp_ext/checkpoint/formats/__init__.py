@@ -45,6 +45,8 @@ def open_model(
     several. Nothing is read but names and shapes, which must be exactly those of the configuration: else CheckpointError
     lists every missing, unexpected and misshapen one.
     """
+    if config_path is not None and not config_path.is_file():
+        raise CheckpointError(f"{config_path}: no such file with the model's sizes")
     return format_of(path, expected).open(path, families, config_path)
 
 
@@ -118,7 +120,8 @@ def write_trained(
     """
     family = family_of(families, config)
     path, extras = (begun_from.folder, begun_from.extras) if begun_from else (folder, {})
-    source = Source(path, "training", family, config, shapes_of(family, config), dtype, lambda: weights, extras)
+    written = ((name, tensor.detach().to(dtype)) for name, tensor in weights)
+    source = Source(path, "training", family, config, shapes_of(family, config), dtype, lambda: written, extras)
     for name, content in {tokenizer.file_name: tokenizer.content, **tokenizer.beside}.items():
         (folder / name).write_bytes(content)
     write_model(folder, source, "native", dtype, manifest)

@@ -1,0 +1,193 @@
+"""The texts of a block of JSON lines, cut out without parsing where that gives what parsing would."""
+
+# n lines
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tp_ext.corpus.faults import NO_OBJECT, NO_STRING, NO_TEXT, NOT_JSON, SURROGATE
+from tp_ext.corpus.ranges import Ranges
+
+_orjson: Callable[[bytes], Any] | None = None
+with suppress(ImportError):
+    import orjson
+
+    _orjson = orjson.loads
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_QUOTE, _BACKSLASH, _SPACE, _OPEN, _CLOSE = b'"\\ {}'
+_RARE = "\ue8f3"
+_MARK, _BETWEEN = f"{_RARE} the text", f"{_RARE} between lines"
+"""Stand for a text that was cut out, and between two lines; where their first character occurs nothing is cut out."""
+_MEANT = np.zeros(256, dtype=np.uint8)
+_MEANT[list(b'"\\/bfnrt')] = list(b'"\\/\b\f\n\r\t')
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A line that gives no text, and why."""
+
+    kind: str
+    offset: int
+    line: bytes
+
+
+@dataclass(frozen=True)
+class _Escapes:
+    """Places of the backslashes that begin an escape of two characters, and of those that begin a longer or wrong one."""
+
+    short: Array
+    other: Array
+
+    @classmethod
+    def of(cls, array: Array) -> _Escapes:
+        begins = leads(array)
+        short = (_MEANT[array.take(begins + 1, mode="clip")] > 0) & (begins + 1 < len(array))
+        return cls(begins[short], begins[~short])
+
+
+def leads(array: Array) -> Array:
+    """Places of the backslashes that begin an escape."""
+    places = np.flatnonzero(array == _BACKSLASH)
+    index = np.arange(len(places))
+    begins = np.ones(len(places), dtype=bool)
+    begins[1:] = np.diff(places) > 1
+    found: Array = places[(index - np.maximum.accumulate(np.where(begins, index, 0))) % 2 == 0]
+    return found
+
+
+def texts_of_objects(lines: Ranges, key: str = "text") -> tuple[Ranges, list[Wrong]]:
+    """The string under `key`, here called "text", of the object in each line; what `json.loads` says of a line counts.
+
+    In a line with one `"text":` outside of strings whose value is a string, the value is cut out, up to the next quote
+    that no backslash escapes, and the rest is parsed with a mark in its place. When that is an object with the mark as
+    its "text", the whole line is an object with the value as its "text". The rest is short, and parsed for all lines at
+    once. Lines with other escapes than of one character, or control characters, are parsed whole.
+    """
+    if not len(lines):
+        return lines, []
+    escapes = _Escapes.of(lines.array)
+    starts, stops, cut = _values(lines, escapes, key)
+    buffer = lines.buffer
+    if len(escapes.short) and cut.any():
+        buffer, starts, stops = _unescaped(lines.array, escapes.short, starts, stops)
+    parsed: dict[int, bytes] = {}
+    wrong: list[Wrong] = []
+    for index in np.flatnonzero(~cut).tolist():
+        line = lines.text(index)
+        found = _parse(line, key)
+        if isinstance(found, bytes):
+            parsed[index] = found
+            cut[index] = True
+        else:
+            wrong.append(Wrong(found, int(lines.offsets[index]), line))
+    texts = Ranges(buffer, starts, stops, lines.offsets).where(cut)
+    return (_with(texts, np.flatnonzero(cut), parsed) if parsed else texts), wrong
+
+
+def _with(texts: Ranges, lines: Array, parsed: dict[int, bytes]) -> Ranges:
+    """The texts of `lines` in a buffer of their own, one after the other, those that were `parsed` in their places."""
+    found = [parsed[line] if line in parsed else texts.text(place) for place, line in enumerate(lines.tolist())]
+    lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
+    stops = np.cumsum(lengths)
+    return Ranges(b"".join(found), stops - lengths, stops, texts.offsets)
+
+
+def _values(lines: Ranges, escapes: _Escapes, key: str) -> tuple[Array, Array, Array]:
+    """Where the text of each line starts and stops, and for which lines that is certain; [n]."""
+    array, count = lines.array, len(lines)
+    quotes = np.flatnonzero(array == _QUOTE)
+    escaped = escapes.short + 1
+    quotes = np.setdiff1d(quotes, escaped[array[escaped] == _QUOTE], assume_unique=True) if len(escaped) else quotes
+    keys, name = quotes, f'{key}":'.encode()
+    for place, byte in enumerate(name, 1):
+        keys = keys[array.take(keys + place, mode="clip") == byte]
+    values = keys + len(name) + 1
+    values = values + (array.take(values, mode="clip") == _SPACE)
+    opened = array.take(values, mode="clip") == _QUOTE
+    keys, values = keys[opened], values[opened] + 1
+    last = np.searchsorted(quotes, values)
+    inside = last < len(quotes)
+    keys, values, closing = keys[inside], values[inside], quotes[last[inside]]
+    line = np.searchsorted(lines.starts, keys, side="right") - 1
+    inside = (line >= 0) & (closing < lines.stops[line])
+    keys, values, closing, line = keys[inside], values[inside], closing[inside], line[inside]
+
+    starts, stops, begins = np.zeros((3, count), dtype=np.int64)
+    starts[line], stops[line], begins[line] = values, closing, keys
+    certain = np.bincount(line, minlength=count) == 1
+    certain &= ~lines.holding(escapes.other) & ~lines.holding(np.flatnonzero(array < _SPACE))
+    alone = certain & (begins == lines.starts + 1) & (stops + 2 == lines.stops)
+    alone &= (array.take(lines.starts, mode="clip") == _OPEN) & (array.take(stops + 1, mode="clip") == _CLOSE)
+    among = np.flatnonzero(certain & ~alone)
+    certain[among] = _are_whole(lines, among, starts, stops, key)
+    return starts, stops, certain
+
+
+def _are_whole(lines: Ranges, among: Array, starts: Array, stops: Array, key: str) -> Array:
+    """Whether each of some lines is an object whose "text" is the string cut out of it."""
+    buffer, mark = lines.buffer, _MARK.encode()
+    if not len(among) or _RARE.encode() in buffer:
+        return np.zeros(len(among), dtype=bool)
+    places = zip(*(each[among].tolist() for each in (lines.starts, starts, stops, lines.stops)), strict=True)
+    rests = [buffer[begin:start] + mark + buffer[stop:end] for begin, start, stop, end in places]
+    try:
+        parsed = _loads(b"[" + f',"{_BETWEEN}",'.encode().join(rests) + b"]")
+    except (ValueError, RecursionError):
+        parsed = [_mark_or_none(rest) for rest in rests]
+    else:
+        if parsed[1::2] != [_BETWEEN] * (len(rests) - 1) or len(parsed) != 2 * len(rests) - 1:
+            parsed = [_mark_or_none(rest) for rest in rests]
+        else:
+            parsed = parsed[::2]
+    return np.array([isinstance(each, dict) and each.get(key) == _MARK for each in parsed])
+
+
+def _unescaped(array: Array, leads: Array, starts: Array, stops: Array) -> tuple[bytes, Array, Array]:
+    """The buffer with what its escapes mean, and places in it."""
+    changed = array.copy()
+    changed[leads + 1] = _MEANT[array[leads + 1]]
+    keep = np.ones(len(array), dtype=bool)
+    keep[leads] = False
+    return changed[keep].tobytes(), starts - np.searchsorted(leads, starts), stops - np.searchsorted(leads, stops)
+
+
+def _mark_or_none(rest: bytes) -> Any:
+    try:
+        return _loads(rest)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _loads(line: bytes) -> Any:
+    if _orjson is not None:
+        try:
+            return _orjson(line)
+        except ValueError:
+            pass  # it is stricter, and counts less
+    return json.loads(line.decode())
+
+
+def _parse(line: bytes, key: str) -> bytes | str:
+    """The text in UTF-8, or the kind of fault."""
+    try:
+        value = _loads(line)
+    except (ValueError, RecursionError):
+        return NOT_JSON
+    if not isinstance(value, dict):
+        return NO_OBJECT
+    if key not in value:
+        return NO_TEXT
+    if not isinstance(value[key], str):
+        return NO_STRING
+    try:
+        return str(value[key]).encode()
+    except UnicodeEncodeError:
+        return SURROGATE
