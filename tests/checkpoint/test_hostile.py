@@ -112,6 +112,14 @@ def absurd_gguf_array(folder, mark):
     file.write_bytes(content)
 
 
+def overlapping_gguf(folder, mark):
+    file = next(folder.glob("*.gguf"))
+    content = bytearray(file.read_bytes())
+    place = content.index(b"blk.0.attn_norm.weight") + len("blk.0.attn_norm.weight") + 4 + 8 + 4  # one dimension, a type
+    content[place : place + 8] = struct.pack("<Q", 32)
+    file.write_bytes(content)
+
+
 def zip_bomb(folder, mark):
     with zipfile.ZipFile(next(folder.rglob("*.bin")), "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * (64 << 20))
@@ -205,6 +213,7 @@ CASES = {
     "2^60 gguf tensors": ("gguf", 1, absurd_gguf(8), "damaged or cut short"),
     "2^60 gguf keys": ("gguf", 1, absurd_gguf(16), "damaged or cut short"),
     "2^60 gguf scores": ("gguf", 1, absurd_gguf_array, "damaged or cut short"),
+    "gguf tensors that overlap": ("gguf", 1, overlapping_gguf, "blk.0.attn_norm.weight begins inside"),
     "a zip bomb": ("tencentpretrain", 1, zip_bomb, "data.pkl is compressed"),
     "a storage shorter than its tensor": ("tencentpretrain", 1, storage_too_short, "is shorter than its tensor"),
     "integers": ("huggingface", 1, integers, "is I32; expected one of F32, BF16, F16"),
@@ -216,7 +225,8 @@ CASES = {
     "params that lie": ("meta", 2, edit("params.json", n_heads=7), "hidden_size 64 is not divisible by heads_num 7"),
     "params of another vocabulary": ("meta", 2, edit("params.json", vocab_size=7), "vocab_size is 7, but .* has 504 rows"),
     "params of another width": ("meta", 2, edit("params.json", multiple_of=100), "give a feed-forward size of 200, not 128"),
-    "params of 10^12 columns": ("meta", 2, edit("params.json", dim=10**12, multiple_of=None), "beyond all measure"),
+    "params of 10^12 columns": (
+        "meta", 2, edit("params.json", dim=10**12, multiple_of=None, ffn_dim_multiplier=None), "beyond all measure"),
     "params with a text for eps": ("meta", 2, edit("params.json", norm_eps="x"), "layernorm_eps: expected a number"),
     "no files in the manifest": ("meta", 2, edit("manifest.json", files=5), "manifest.json: damaged: has no list of files"),
     "files elsewhere in the manifest": (
