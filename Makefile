@@ -16,8 +16,8 @@ test: $(VENV)/.tested-with
 test-slow: $(VENV)/.tested-with
 	$(BIN)/python -m pytest -m slow
 
-frontends: $(VENV)/.tested-with
-	$(BIN)/python -m pytest -m frontends
+frontends: $(VENV)/.tested-with $(VENV)/transformers4/.installed
+	TRANSFORMERS_4=$(abspath $(VENV))/transformers4 $(BIN)/python -m pytest -m frontends
 
 lint: $(VENV)/.tested-with
 	$(BIN)/ruff check .
@@ -41,6 +41,12 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -r requirements.txt
 	$(BIN)/python -m pip install -q --no-deps -e .
+	touch $@
+
+# The last transformers with slow tokenizers, beside the one that is installed.
+$(VENV)/transformers4/.installed: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/transformers4 \
+		transformers==4.57.1 tokenizers==0.22.1 huggingface_hub==0.36.0
 	touch $@
 
 $(VENV)/.tested-with: $(VENV)/.installed requirements-test.txt

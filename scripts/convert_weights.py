@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     source = _open(args)
     if isinstance(source, Adapter) and args.to in ADAPTERS:
-        check_apart(args.input, args.output)
+        check_apart(args.output, args.input, args.base)
         convert_adapter(source, open_model(args.base, families, args.config_path), args.output, args.to)
         print(f"wrote {args.output}: {len(source.parts)} pairs of rank {source.rank}, to {args.to}; read back and equal")
         return

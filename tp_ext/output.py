@@ -219,11 +219,7 @@ def check_files(folder: Path, manifest: Mapping[str, Any], hashes: bool, kind: t
     Raises `kind` with every file that is missing or differs in one message.
     """
     problems = []
-    files = manifest.get("files")
-    entries = files.values() if isinstance(files, dict) else [None]
-    if not all(isinstance(each, dict) and {"bytes", "sha256"} <= set(each) for each in entries):
-        raise kind(f"{folder / MANIFEST}: damaged: has no list of files")
-    for name, expected in dict(files or {}).items():
+    for name, expected in listed_files(folder, manifest, kind).items():
         file = folder / name
         if not file.is_file():
             problems.append(f"{name} is missing")
@@ -233,6 +229,19 @@ def check_files(folder: Path, manifest: Mapping[str, Any], hashes: bool, kind: t
             problems.append(f"{name} has changed since it was written (SHA-256 differs)")
     if problems:
         raise kind(f"{folder}: damaged: {'; '.join(problems)}")
+
+
+def listed_files(folder: Path, manifest: Mapping[str, Any], kind: type[UserError]) -> dict[str, dict[str, Any]]:
+    """What `folder`'s manifest says of each file. Raises `kind` when it is no such list, or names files elsewhere."""
+    files = manifest.get("files")
+    entries = files.values() if isinstance(files, dict) else [None]
+    if not all(isinstance(each, dict) and {"bytes", "sha256"} <= set(each) for each in entries):
+        raise kind(f"{folder / MANIFEST}: damaged: has no list of files")
+    known = dict(files or {})
+    outside = [name for name in known if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise kind(f"{folder / MANIFEST}: damaged: names {outside[0]!r}, which is not in its folder")
+    return known
 
 
 def _umask() -> int:

@@ -52,6 +52,12 @@ def holds(folder, pad=None):
     assert (folder / "chat_template.jinja").read_text() == "{{ messages }}"
 
 
+def test_a_model_from_scratch_tells_transformers_where_a_text_ends(tmp_path, tokenizer):
+    convert(trained(tmp_path / "native", tokenizer), tmp_path / "hf", "huggingface", families)
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    assert read_json(tmp_path / "hf" / "generation_config.json") == {key: i for key, i in ids.items() if i is not None}
+
+
 def test_every_format_keeps_it(chat, tmp_path):
     path = chat
     for number, to in enumerate(["huggingface", "native", "tencentpretrain", "native", "huggingface"]):

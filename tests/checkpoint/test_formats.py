@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import BLOOM, LLAMA, tiny
+from models_on_disk import make_model, same, tensors
 from safetensors.torch import load_file, save_file
 
 from tp_ext.checkpoint import layout
@@ -14,6 +15,7 @@ from tp_ext.checkpoint.containers import SAFETENSORS, TORCH, safetensors_file
 from tp_ext.checkpoint.convert import Conversion, convert
 from tp_ext.checkpoint.files import Weights
 from tp_ext.checkpoint.formats import open_model
+from tp_ext.checkpoint.source import Degree
 from tp_ext.checkpoint.tensors import TYPES, Slot
 from tp_ext.errors import CheckpointError, ConfigError
 from tp_ext.models import build, families
@@ -191,13 +193,39 @@ def test_a_value_the_type_cannot_hold_is_refused(tmp_path, value, expected):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("output", [".", "model", "model/.."])
+@pytest.mark.parametrize("output", [".", "model", "model/..", "model/inside", "model/a/b"])
 def test_the_input_is_never_overwritten(tmp_path, output):
     model_folder(tmp_path / "model", LLAMA)
     before = (tmp_path / "model" / "tencentpretrain_model.bin").read_bytes()
     with pytest.raises(CheckpointError):
         convert(tmp_path / "model", tmp_path / output, "native", families)
     assert (tmp_path / "model" / "tencentpretrain_model.bin").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "tencentpretrain_model.bin"]
+
+
+def test_a_model_that_no_conversion_wrote_is_never_replaced(tmp_path, tokenizer):
+    first, trained = (make_model(tmp_path / name, "llama", tokenizer) for name in ("first", "trained"))
+    with pytest.raises(CheckpointError, match="trained: holds what no conversion wrote; name another folder"):
+        convert(first, trained, "huggingface", families)
+    assert same(tensors(trained), tensors(first))
+    for to in ("huggingface", "3d"):  # what one wrote is
+        convert(first, tmp_path / "out", to, families)
+
+
+def test_the_models_json_is_never_overwritten_by_its_output(tmp_path):
+    model_folder(tmp_path / "model", LLAMA)
+    convert(tmp_path / "model", tmp_path / "out", "tencentpretrain", families)
+    (tmp_path / "model" / "config.json").unlink()
+    asked = Conversion(to="native", config_path=tmp_path / "out" / "config.json")
+    with pytest.raises(CheckpointError, match="out: is where .*config.json is, which is read"):
+        convert(tmp_path / "model", tmp_path / "out", asked, families)
+
+
+@pytest.mark.parametrize(("tensor", "pipeline"), [(0, 1), (-1, 1), (1, 0), (2, -3)])
+def test_a_degree_below_1_is_refused(tensor, pipeline):
+    with pytest.raises(CheckpointError, match="a degree of parallelism is at least 1"):
+        Conversion(to="3d", degree=Degree(tensor, pipeline))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +236,10 @@ def test_the_input_is_never_overwritten(tmp_path, output):
         ({"rope_parameters": {"rope_type": "llama3", "factor": 8}}, "rope scaling .* is not supported"),
         ({"attention_bias": True}, "attention_bias and mlp_bias are not supported"),
         ({"hidden_size": None}, "hidden_size"),
+        ({"intermediate_size": 1.5}, "config.json.feedforward_size: expected a whole number, found 1.5"),
+        ({"intermediate_size": [1]}, "config.json"),
+        ({"rms_norm_eps": "small"}, "config.json"),
+        ({"rope_theta": 5e5}, "rope_theta is 10000.0 in rope_parameters and 500000.0 beside them"),
     ],
 )
 def test_a_huggingface_model_that_cannot_be_expressed_is_refused(tmp_path, changes, expected):

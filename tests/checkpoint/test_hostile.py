@@ -112,6 +112,14 @@ def absurd_gguf_array(folder, mark):
     file.write_bytes(content)
 
 
+def overlapping_gguf(folder, mark):
+    file = next(folder.glob("*.gguf"))
+    content = bytearray(file.read_bytes())
+    place = content.index(b"blk.0.attn_norm.weight") + len("blk.0.attn_norm.weight") + 4 + 8 + 4  # one dimension, a type
+    content[place : place + 8] = struct.pack("<Q", 32)
+    file.write_bytes(content)
+
+
 def zip_bomb(folder, mark):
     with zipfile.ZipFile(next(folder.rglob("*.bin")), "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * (64 << 20))
@@ -157,9 +165,28 @@ def ranks_that_differ(folder, mark):
     torch.save(tensors, file)
 
 
-def lying_params(folder, mark):
-    path = folder / "params.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "n_heads": 7}))
+def edit(file, manifest=True, **changes):
+    """Change keys of a JSON file; the manifest goes where it would tell of it first."""
+
+    def change(folder, mark):
+        path = folder / file
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        if not manifest:
+            (folder / "manifest.json").unlink()
+
+    return change
+
+
+def renamed(pattern, name):
+    def rename(folder, mark):
+        file = sorted(folder.rglob(pattern))[-1]
+        file.rename(file.with_name(name))
+
+    return rename
+
+
+def latest(content):
+    return lambda folder, mark: (folder / "latest").write_bytes(content)
 
 
 CASES = {
@@ -186,6 +213,7 @@ CASES = {
     "2^60 gguf tensors": ("gguf", 1, absurd_gguf(8), "damaged or cut short"),
     "2^60 gguf keys": ("gguf", 1, absurd_gguf(16), "damaged or cut short"),
     "2^60 gguf scores": ("gguf", 1, absurd_gguf_array, "damaged or cut short"),
+    "gguf tensors that overlap": ("gguf", 1, overlapping_gguf, "blk.0.attn_norm.weight begins inside"),
     "a zip bomb": ("tencentpretrain", 1, zip_bomb, "data.pkl is compressed"),
     "a storage shorter than its tensor": ("tencentpretrain", 1, storage_too_short, "is shorter than its tensor"),
     "integers": ("huggingface", 1, integers, "is I32; expected one of F32, BF16, F16"),
@@ -194,7 +222,21 @@ CASES = {
     "a config that lies": ("huggingface", 1, edit_config(hidden_size=128), "of another shape than its config.json gives"),
     "a config of 10^9 layers": ("huggingface", 1, edit_config(num_hidden_layers=10**9), "1000000000 layers"),
     "a config of no sizes": ("tensor-parallel", 2, edit_config(emb_size="big"), "expected a whole number"),
-    "params that lie": ("meta", 2, lying_params, "hidden_size 64 is not divisible by heads_num 7"),
+    "params that lie": ("meta", 2, edit("params.json", n_heads=7), "hidden_size 64 is not divisible by heads_num 7"),
+    "params of another vocabulary": ("meta", 2, edit("params.json", vocab_size=7), "vocab_size is 7, but .* has 504 rows"),
+    "params of another width": ("meta", 2, edit("params.json", multiple_of=100), "give a feed-forward size of 200, not 128"),
+    "params of 10^12 columns": (
+        "meta", 2, edit("params.json", dim=10**12, multiple_of=None, ffn_dim_multiplier=None), "beyond all measure"),
+    "params with a text for eps": ("meta", 2, edit("params.json", norm_eps="x"), "layernorm_eps: expected a number"),
+    "no files in the manifest": ("meta", 2, edit("manifest.json", files=5), "manifest.json: damaged: has no list of files"),
+    "files elsewhere in the manifest": (
+        "huggingface", 1, edit("manifest.json", files={"../x": {"bytes": 1, "sha256": ""}}), "names '../x', which is not"),
+    "no tensors in the manifest": ("native", 1, edit("manifest.json", tensors=[1]), "damaged: its list of tensors is none"),
+    "sizes of several types": ("huggingface", 1, edit("config.json", manifest=False, intermediate_size=1.5), "whole number"),
+    "rank 99999999": ("tensor-parallel", 2, renamed("mp_rank*", "mp_rank_99999999_model_states.pt"), "no file of rank 1"),
+    "rank 10^12 of a layer": (
+        "3d", 2, renamed("layer*", "layer_01-model_999999999999-model_states.pt"), "no file of rank 2, but one of 9999"),
+    "a tag of no text": ("tensor-parallel", 2, latest(b"\xff\xfe"), "holds no weights under a name known here"),
     "a rank less": ("tensor-parallel", 2, a_rank_less("mp_rank_00*"), "has no file of rank 0"),
     "a layer less": ("3d", 2, a_rank_less("layer_02-model_00*"), "files of layers and ranks; 4 x 2 are wanted"),
     "ranks that differ": ("tensor-parallel", 2, ranks_that_differ, "should be the same on all ranks; that of rank 1"),

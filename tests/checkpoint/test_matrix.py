@@ -10,7 +10,7 @@ from models_on_disk import SHAPES, make_model, make_tokenizers, same, tensors
 from tp_ext.checkpoint.convert import Conversion, convert
 from tp_ext.checkpoint.formats import FORMATS, open_model
 from tp_ext.checkpoint.source import Degree
-from tp_ext.errors import CheckpointError
+from tp_ext.errors import CheckpointError, ConfigError
 from tp_ext.infer.compare import compare_logits
 from tp_ext.models import families
 from tp_ext.tokens.tokenizer import open_tokenizer
@@ -136,6 +136,13 @@ def test_every_cell_of_the_matrix(in_every_format, tmp_path, begin, to):
     found, expected = tensors(tmp_path / "out"), tensors(in_every_format / "model")
     assert same({name: tensor.bfloat16() for name, tensor in found.items()}, expected)
     assert json.loads((tmp_path / "out" / "conversion.json").read_text())["exact"] is True
+
+
+def test_what_32_bits_cannot_say_is_refused(tmp_path, tokenizer):
+    path = make_model(tmp_path / "model", "llama", tokenizer, max_seq_length=10**12)
+    with pytest.raises(ConfigError, match="context_length is 1000000000000; the file has 32 bits for it"):
+        convert(path, tmp_path / "out", "gguf", families)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_documentation_has_every_format():

@@ -17,6 +17,7 @@ from tp_ext.checkpoint.convert import Conversion, convert
 from tp_ext.checkpoint.source import Degree
 from tp_ext.infer import load
 from tp_ext.models import families
+from tp_ext.tokens.tokenizer import open_tokenizer
 
 pytestmark = pytest.mark.frontends
 PROMPTS = ["第一条 为了", "The module returns", "申请人  应当 a  b"]
@@ -70,14 +71,42 @@ def test_transformers(model, tmp_path):
     fast = AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert fast(lines, add_special_tokens=False).input_ids == ours.tokenizer.encode_batch(lines)
     if shape == "llama":
-        slow = AutoTokenizer.from_pretrained(tmp_path / "hf", use_fast=False)
-        assert slow(lines, add_special_tokens=False).input_ids == ours.tokenizer.encode_batch(lines)
         from transformers import pipeline
 
         written = pipeline("text-generation", model=str(tmp_path / "hf"))(
             PROMPTS[0], max_new_tokens=NEW, do_sample=False, return_full_text=False
         )
         assert written[0]["generated_text"] == ours.generate([PROMPTS[0]], max_new_tokens=NEW)[0]
+
+
+SLOW = """
+import json, sys
+from transformers import AutoTokenizer, LlamaTokenizer
+lines = json.loads(sys.stdin.read())
+slow, fast = LlamaTokenizer.from_pretrained(sys.argv[1], legacy=False), AutoTokenizer.from_pretrained(sys.argv[1])
+assert not slow.is_fast and fast.is_fast
+assert (slow.bos_token_id, slow.eos_token_id) == (fast.bos_token_id, fast.eos_token_id)
+print(json.dumps([each(lines, add_special_tokens=False).input_ids for each in (slow, fast)]))
+"""
+
+
+@pytest.mark.parametrize("model", ["llama", "demo"], indirect=True)
+def test_the_slow_tokenizer_of_transformers_4(model, tmp_path):
+    """transformers 5 has none: its LlamaTokenizer is a fast one that cuts runs of spaces otherwise."""
+    package = os.environ.get("TRANSFORMERS_4")
+    if not package:
+        pytest.skip("TRANSFORMERS_4 does not name a folder with transformers 4")
+    path = model[1]
+    convert(path, tmp_path / "hf", "huggingface", families)
+    lines = [*make_texts(40, 9), "", " a", "  b", "a   b", "第 一  条", *(ROOT / "README.md").read_text().splitlines()]
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW, tmp_path / "hf"], input=json.dumps(lines), capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": package},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = open_tokenizer(path).encode_batch(lines)
+    for ids in json.loads(done.stdout.splitlines()[-1]):
+        assert ids == expected
 
 
 class LlamaCpp:

@@ -1,5 +1,7 @@
 """Whole weights come out of a training checkpoint under every ZeRO stage, and are those of the model it wrote."""
 
+import shutil
+
 import pytest
 import torch
 from conftest import pretrain
@@ -22,6 +24,10 @@ def test_they_are_those_of_the_model(recipe, tmp_path, zero):
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert (tmp_path / "weights" / "tokenizer.model").is_file()
+    moved = tmp_path / "elsewhere" / "run" / "out"
+    moved.parent.mkdir(parents=True)
+    shutil.copytree(tmp_path / "out", moved)  # with the model, whose tokenizer is the run's
+    assert open_model(moved / "checkpoints" / checkpoint.name, families).folder.is_dir()
     engine = checkpoint / "engine"
     file = sorted(engine.glob("*optim_states.pt") if zero == 3 else engine.glob("mp_rank_*"))[-1]
     content = bytearray(file.read_bytes())

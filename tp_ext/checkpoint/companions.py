@@ -86,15 +86,15 @@ def carry_settings(source: Path, folder: Path, merged: Tokenizer) -> None:
 
 
 def write_huggingface_config(source: Path, folder: Path, values: Mapping[str, Any], extras: Mapping[str, Any]) -> None:
-    """Write config.json, and generation_config.json when there is one in `source`, into `folder`.
+    """Write config.json, and generation_config.json with what the one in `source` says, into `folder`.
 
     Ids of bos, eos and pad that they do not name are those of the tokenizer in `folder`. Raises CheckpointError when
     nothing names them.
     """
     ids = _special_ids(folder, must=not extras)
     _write(folder / CONFIG, {**_filled(extras, ids), **values})
-    if (source / GENERATION).is_file():
-        _write(folder / GENERATION, _filled(_read(source / GENERATION), ids))
+    named = {key: extras[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if extras.get(key) is not None}
+    _write(folder / GENERATION, _filled({**named, **_read(source / GENERATION)}, ids))
 
 
 def write_extras(source: Path, folder: Path, extras: Mapping[str, Any]) -> None:

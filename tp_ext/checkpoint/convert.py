@@ -19,7 +19,7 @@ from tp_ext.checkpoint.source import WHOLE, Degree, Named, Source
 from tp_ext.checkpoint.tensors import DTYPES, TYPE_OF
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError, suggest
-from tp_ext.output import MANIFEST, check_files, size_and_hash, whole_folder, write_json, write_manifest
+from tp_ext.output import MANIFEST, check_files, listed_files, size_and_hash, whole_folder, write_json, write_manifest
 from tp_ext.registry import Family, Registry
 from tp_ext.settings import read_json
 
@@ -56,6 +56,8 @@ class Conversion:
             raise CheckpointError(f"no type named '{self.dtype}'.{suggest(self.dtype, OPTIONS)}")
         if self.dtype == "q8_0" and self.to != "gguf":
             raise CheckpointError(f"q8_0 is a type of GGUF's; {self.to} has {', '.join(DTYPES)}")
+        if min(self.degree.tensor, self.degree.pipeline) < 1:
+            raise CheckpointError(f"a degree of parallelism is at least 1, not {self.degree.tensor}, {self.degree.pipeline}")
         if not chosen.is_cut and self.degree != WHOLE:
             cut = ", ".join(each.name for each in FORMATS if each.is_cut)
             raise CheckpointError(f"{self.to} is not cut; a degree is for {cut}")
@@ -88,7 +90,8 @@ def convert_source(
 ) -> Source:
     """As `convert`, of a model that is open."""
     path = source.path
-    check_apart(path, output)
+    check_apart(output, path, source.folder, *filter(None, [asked.config_path]))
+    _check_replaceable(output)
     target = Target(OPTIONS[asked.dtype] if asked.dtype else TYPE_OF[source.dtype], asked.degree)
     kept = _as_kept(source, asked)
     with whole_folder(output, KIND, CheckpointError) as folder, _checked_files(source), ThreadPoolExecutor(1) as thread:
@@ -112,10 +115,21 @@ def convert_source(
     return open_model(output, families, expected=asked.to)
 
 
-def check_apart(path: Path, output: Path) -> None:
-    """Raise CheckpointError when an output would be written over its input."""
-    if output.resolve() == path.resolve() or output.resolve() in path.resolve().parents:
-        raise CheckpointError(f"{output}: is where the input is; name another folder")
+def check_apart(output: Path, *inputs: Path) -> None:
+    """Raise CheckpointError when an output would be written over one of its inputs, or into the first, the model."""
+    to = output.resolve()
+    for path in inputs:
+        if to in (path.resolve(), *path.resolve().parents):
+            raise CheckpointError(f"{output}: is where {path} is, which is read; name another folder")
+    if inputs[0].resolve() in to.parents:
+        raise CheckpointError(f"{output}: is inside the input; name a folder elsewhere")
+
+
+def _check_replaceable(output: Path) -> None:
+    """Raise CheckpointError when there is a model that no conversion wrote, which therefore none can write again."""
+    path = output / MANIFEST
+    if path.is_file() and "source" not in read_json(path, CheckpointError):
+        raise CheckpointError(f"{output}: holds what no conversion wrote; name another folder, or remove it")
 
 
 def _as_kept(source: Source, asked: Conversion) -> Source:
@@ -159,7 +173,11 @@ def _checked_files(source: Source) -> Iterator[None]:
     Where the manifest tells the hash of each tensor, these are compared anyway.
     """
     manifest = source.weights_folder / MANIFEST
-    values = read_json(manifest, CheckpointError) if manifest.is_file() else {"tensors": {}}
+    if not manifest.is_file():
+        yield
+        return
+    values = read_json(manifest, CheckpointError)
+    listed_files(source.weights_folder, values, CheckpointError)
     if "tensors" in values:
         yield
         return

@@ -14,7 +14,7 @@ from tp_ext.checkpoint.files import Weights, compare_shapes
 from tp_ext.checkpoint.names import SAME, Row
 from tp_ext.checkpoint.tensors import Shape, Tensor
 from tp_ext.config import ModelConfig
-from tp_ext.errors import CheckpointError
+from tp_ext.errors import CheckpointError, ConfigError
 from tp_ext.registry import Family
 
 Shapes = dict[str, Shape]
@@ -115,9 +115,12 @@ class Source:
 
 
 def shapes_of(family: Family, config: ModelConfig) -> Shapes:
-    """Shapes of all parameters of a model, each once (a tied head is the embedding)."""
-    with torch.device("meta"):
-        return {name: tuple(parameter.shape) for name, parameter in family.build(config).named_parameters()}
+    """Shapes of all parameters of a model, each once (a tied head is the embedding). Raises ConfigError on absurd ones."""
+    try:
+        with torch.device("meta"):
+            return {name: tuple(parameter.shape) for name, parameter in family.build(config).named_parameters()}
+    except RuntimeError as error:
+        raise ConfigError(f"model: its sizes are beyond all measure ({str(error)[:100]})") from None
 
 
 def check_layers(path: Path, config: ModelConfig, weights: Weights) -> None:

@@ -105,6 +105,9 @@ def from_huggingface(values: Mapping[str, Any]) -> ModelConfig:
     problems = []
     if scaling:
         problems.append(f"rope scaling {scaling} is not supported; only plain rotary positions are")
+    thetas = [each["rope_theta"] for each in (rope, values) if each.get("rope_theta") is not None]
+    if len(thetas) == 2 and thetas[0] != thetas[1]:
+        problems.append(f"rope_theta is {thetas[0]} in rope_parameters and {thetas[1]} beside them; keep the right one")
     if values.get("attention_bias") or values.get("mlp_bias"):
         problems.append("attention_bias and mlp_bias are not supported; LLaMA has no biases")
     if values.get("hidden_act", "silu") != "silu":

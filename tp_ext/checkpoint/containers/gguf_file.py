@@ -95,7 +95,18 @@ def _read(file: Path, cursor: _Cursor) -> tuple[dict[str, Any], dict[str, Entry]
     if not isinstance(alignment, int) or alignment < 1:
         raise ValueError(f"general.alignment is {alignment!r}")
     begin = -(-cursor.place // alignment) * alignment
-    return values, {name: _entry(file, name, begin, *info) for name, info in infos.items()}
+    entries = {name: _entry(file, name, begin, *info) for name, info in infos.items()}
+    _check_apart({name: (offset, Slot(shape, _TENSOR_TYPES[kind])) for name, (shape, kind, offset) in infos.items()})
+    return values, entries
+
+
+def _check_apart(slots: Mapping[str, tuple[int, Slot]]) -> None:
+    """Raise ValueError when two tensors share bytes."""
+    end, before = 0, ""
+    for name, (offset, slot) in sorted(slots.items(), key=lambda item: (item[1][0], item[1][1].bytes)):
+        if offset < end and slot.bytes:
+            raise ValueError(f"{name} begins inside {before}")
+        end, before = offset + slot.bytes, name
 
 
 def _entry(file: Path, name: str, begin: int, shape: Shape, kind: int, offset: int) -> Entry:

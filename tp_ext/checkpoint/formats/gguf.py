@@ -158,11 +158,12 @@ def _plan(folder: Path, source: Source, target: Target) -> Plan:
 
 
 def _not_expressed(config: ModelConfig, family: Family) -> list[str]:
-    """What differs from the family's published models in a way that the keys cannot say."""
+    """What the keys cannot say."""
     base = next(iter(family.sizes.values()))
+    too_large = [(key.name, key.value(config)) for key in KEYS if key.when(config) and key.value(config) >= 1 << 32]
     fields = ("hidden_act", "feed_forward", "layernorm", "remove_transformer_bias", "remove_embedding_layernorm",
               "rotary_position_embedding", "alibi_position_embedding")  # fmt: skip
-    return [
+    return [f"{name} is {value}; the file has 32 bits for it" for name, value in too_large] + [
         f"{name} is {getattr(config, name)!r}; llama.cpp's {family.name} always has {getattr(base, name)!r}"
         for name in fields if getattr(config, name) != getattr(base, name)
     ]  # fmt: skip

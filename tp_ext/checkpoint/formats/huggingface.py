@@ -54,7 +54,8 @@ def described(path: Path, values: Mapping[str, Any], families: Registry[Family])
         known = ", ".join(family.huggingface_class for family in families)
         raise CheckpointError(f"{path.parent}: a {named}; this converter knows {known}")
     try:
-        return family, family.from_huggingface(values)
+        config = family.from_huggingface(values)
+        return family, ModelConfig.from_json(config.to_json(), str(path))  # which has the types of all values compared
     except (KeyError, StopIteration) as error:
         raise ConfigError(f"{path}: {str(error) or 'a size'} is missing") from None
     except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:

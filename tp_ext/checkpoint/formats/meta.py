@@ -86,20 +86,38 @@ def _config(path: Path, family: Family, values: Mapping[str, Any], shapes: Mappi
     missing = [name for name in (gate, table) if len(shapes.get(name, ())) != 2]
     problems += [f"{name} is missing or no matrix" for name in missing]
     raise_all(CheckpointError, [f"{path}: {problem}" for problem in problems])
+    where = str(path / PARAMS)
+    if lacking := {"dim", "n_heads", "n_layers", "norm_eps"} - set(values):
+        raise ConfigError(f"{where}: {', '.join(sorted(lacking))} missing")
+    dim, heads, rows, width = values["dim"], values["n_heads"], shapes[table][0], shapes[gate][0]
+    kv_heads = values.get("n_kv_heads")
+    sizes = {
+        **family.sizes["llama-7b"].to_json(), "emb_size": dim, "hidden_size": dim, "feedforward_size": width,
+        "heads_num": heads, "layers_num": values["n_layers"], "vocab_size": rows,
+        "local_kv_heads_num": None if kv_heads == heads else kv_heads, "layernorm_eps": values["norm_eps"],
+        "rope_theta": values.get("rope_theta", 10000.0), "max_seq_length": values.get("max_seq_len", 2048),
+    }  # fmt: skip
+    config = ModelConfig.from_json(sizes, where)
+    _check_what_follows(where, values, rows, dim, width)
+    return config
+
+
+def _check_what_follows(where: str, values: Mapping[str, Any], rows: int, dim: int, width: int) -> None:
+    """Raise ConfigError where what follows from the shapes is said too, and said wrong; Meta's loader goes by it."""
+    said = values.get("vocab_size", -1)
+    if said not in (-1, rows):
+        raise ConfigError(f"{where}: vocab_size is {said!r}, but the embedding has {rows} rows")
+    multiple, multiplier = values.get("multiple_of"), values.get("ffn_dim_multiplier")
+    if multiple is None and multiplier is None:
+        return
+    if not isinstance(multiple, int) or multiple < 1 or not isinstance(multiplier, (int, float, type(None))):
+        raise ConfigError(f"{where}: multiple_of is {multiple!r} and ffn_dim_multiplier {multiplier!r}; expected numbers")
     try:
-        dim, heads = int(values["dim"]), int(values["n_heads"])
-        kv_heads = int(values.get("n_kv_heads") or heads)
-        return family.sizes["llama-7b"].replace(
-            emb_size=dim, hidden_size=dim, feedforward_size=shapes[gate][0], heads_num=heads,
-            layers_num=int(values["n_layers"]), vocab_size=shapes[table][0],
-            local_kv_heads_num=None if kv_heads == heads else kv_heads, layernorm_eps=float(values["norm_eps"]),
-            rope_theta=float(values.get("rope_theta") or 10000.0),
-            max_seq_length=int(values.get("max_seq_len") or 2048),
-        )  # fmt: skip
-    except KeyError as error:
-        raise ConfigError(f"{path / PARAMS}: {error} is missing") from None
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path / PARAMS}: {error}") from None
+        computed = feed_forward_size(dim, multiple, multiplier)
+    except (OverflowError, ValueError):
+        raise ConfigError(f"{where}: ffn_dim_multiplier is {multiplier}; expected a finite number") from None
+    if computed != width:
+        raise ConfigError(f"{where}: multiple_of and ffn_dim_multiplier give a feed-forward size of {computed}, not {width}")
 
 
 def _plan(folder: Path, source: Source, target: Target) -> Plan:

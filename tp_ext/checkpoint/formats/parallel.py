@@ -55,7 +55,7 @@ _OURS_LAYER = re.compile(r"encoder\.transformer\.(\d+)\.(.*)")
 def folder_of(path: Path) -> Path:
     """Where the files of the ranks are: the path, or the folder in it that `latest` names, or `weights`."""
     latest = path / "latest"
-    tag = latest.read_text(encoding="utf-8").strip() if latest.is_file() else TAG
+    tag = latest.read_text(encoding="utf-8", errors="replace").strip() if latest.is_file() else TAG
     inside = path / tag
     return inside if Path(tag).name == tag and inside.is_dir() else path
 
@@ -120,9 +120,9 @@ def _joiner(path: Path, name: str, parts: list[Entry], cuts: Sequence[Cut]) -> C
 
 def check_numbers(path: Path, found: set[int], what: str) -> None:
     """Raise CheckpointError when the files of a checkpoint are not numbered from 0 without a gap."""
-    missing = sorted(set(range(max(found) + 1)) - found)
-    if missing:
-        raise CheckpointError(f"{path}: has no file of {what} {', '.join(map(str, missing))}, but one of {max(found)}")
+    if max(found) >= len(found):
+        missing = next(number for number in range(len(found)) if number not in found)
+        raise CheckpointError(f"{path}: has no file of {what} {missing}, but one of {max(found)}")
 
 
 def _open_tensor(path: Path, families: Registry[Family], config_path: Path | None) -> Source:

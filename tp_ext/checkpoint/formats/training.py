@@ -51,15 +51,16 @@ def _open(path: Path, families: Registry[Family], config_path: Path | None) -> S
 
 
 def _tokenizer_folder(path: Path, recipe: dict[str, Any], identity: dict[str, Any]) -> Path:
-    """Where the run's tokenizer is. Raises CheckpointError when it is not there any more."""
+    """Where the run's tokenizer is: as the recipe says, seen from here or from a folder that the run is in, or beside
+    the model that the run wrote. Raises CheckpointError when it is at none of these."""
     model = recipe.get("model")
     known = Path(str(model.get("spm_model_path"))) if isinstance(model, dict) else Path()
-    file = find_tokenizer(known) if known.is_dir() else known
-    if file is None or not file.is_file() or sha256_of(file) != identity.get("tokenizer_sha256"):
-        raise CheckpointError(
-            f"{path}: its run's tokenizer is not (any more) at {known}; convert from the folder the run was started in"
-        )
-    return file.parent
+    run = path.resolve().parents[1]
+    for place in (known, *(folder / known for folder in run.parents), run / "model"):
+        file = find_tokenizer(place) if place.is_dir() else place
+        if file is not None and file.is_file() and sha256_of(file) == identity.get("tokenizer_sha256"):
+            return file.parent
+    raise CheckpointError(f"{path}: its run's tokenizer is not (any more) at {known}; put it back there")
 
 
 def _partitioned(engine: Path) -> dict[str, Entry]:
