@@ -25,6 +25,9 @@ bench: $(VENV)/.tested-with
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/document_mask.py
 	test -z "$$TP_EXT_REAL_DATA" || $(BIN)/python benchmarks/vocabulary.py --data "$$TP_EXT_REAL_DATA"
+	test -z "$$TP_EXT_REAL_DATA" || $(BIN)/python scripts/fetch_sample_text.py --output .cache/sample_text
+	test -z "$$TP_EXT_REAL_DATA" || $(BIN)/python benchmarks/cleaning.py --lines "$$TP_EXT_REAL_DATA/text/zh_train.txt" \
+		--long .cache/sample_text/zh.jsonl
 	test -z "$$TP_EXT_REAL_DATA" || $(BIN)/python benchmarks/encoding.py --data "$$TP_EXT_REAL_DATA"
 
 clean:

@@ -7,7 +7,7 @@
 
 import argparse
 import typing
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from tp_ext.data.pack import Packing, pack
 from tp_ext.data.store import Store
 from tp_ext.data.texts import passages, search, tokenizer_of
-from tp_ext.errors import run_command
+from tp_ext.errors import DatasetError, run_command
 
 BAR = 40
 
@@ -32,6 +32,10 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=20, help="places to show at most")
     parser.add_argument("--spm_model_path", type=Path, help="the tokenizer, where the dataset has none in it")
     args = parser.parse_args()
+    if args.most < 1:
+        raise DatasetError(f"--most is {args.most}; it must be at least 1")
+    if args.seq_length is not None and not 1 <= args.seq_length < 1 << 31:
+        raise DatasetError(f"--seq_length is {args.seq_length}; it must be at least 1 and below 2^31")
     store = Store(args.dataset)
     seq_length = args.seq_length or store.manifest["seq_length"]
     if args.search is not None:
@@ -72,7 +76,11 @@ def _instance(store: Store, index: int, seq_length: int, packing: Packing, path:
 
 def _search(store: Store, text: str, most: int, path: Path | None) -> None:
     places = search(store, tokenizer_of(store, path), text)
-    for found in islice(places, most):
+    first = next(places, None)
+    if first is None:
+        print("not found; characters that the tokenizer does not know cannot be searched for")
+        return
+    for found in chain([first], islice(places, most - 1)):
         origin = store.origin(found.document)
         print(f"--- document {found.document}, token {found.token}; {origin.path}, byte {origin.offset}\n{found.around}")
     if next(places, None):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tp_ext.corpus.blocks import LONGEST_LINE
+from tp_ext.corpus.faults import FAULT_LIMIT, FAULTS
 from tp_ext.data.exchange import read_tencentpretrain, write_tencentpretrain
-from tp_ext.data.preprocess import FAULT_LIMIT, FAULTS, preprocess
+from tp_ext.data.preprocess import preprocess
 from tp_ext.data.store import Store
 from tp_ext.errors import DatasetError, run_command
 from tp_ext.progress import Progress
@@ -36,18 +37,24 @@ def main() -> None:
                         help="what --corpus_path is: text, or TencentPretrain's dataset files")
     parser.add_argument("--format", choices=["tp_ext", "tencentpretrain"], default="tp_ext",
                         help="what is written: a dataset folder, or the file of TencentPretrain's --data_processor lm")
-    parser.add_argument("--packing", choices=["contiguous", "document"], default="contiguous",
+    parser.add_argument("--packing", choices=["contiguous", "document"],
                         help="of TencentPretrain's file: contiguous is its --full_sentences")
     args = parser.parse_args()
     tokenizer = open_tokenizer(args.spm_model_path)
+    if args.packing and args.format == "tp_ext":
+        raise DatasetError("--packing is for --format tencentpretrain; a dataset is packed when it is read (data.packing)")
     if args.format == "tp_ext":
         _tell(args.dataset_path, _make(args, tokenizer, args.dataset_path))
         return
-    if args.dataset_path.is_dir():
-        raise DatasetError(f"{args.dataset_path}: is a folder; TencentPretrain's dataset is a file")
+    if args.dataset_path.exists():
+        raise DatasetError(f"{args.dataset_path}: exists; name another file, or remove it")
     made = args.dataset_path.parent / f".{args.dataset_path.name}.dataset"  # kept until the file is whole
-    _tell(made, _make(args, tokenizer, made))
-    count = write_tencentpretrain(Store(made), args.dataset_path, args.seq_length, args.packing)
+    counts = _make(args, tokenizer, made)
+    count = write_tencentpretrain(Store(made), args.dataset_path, args.seq_length, args.packing or "contiguous")
+    if counts.get("faults"):
+        faults = args.dataset_path.with_name(f"{args.dataset_path.name}.{FAULTS}")
+        shutil.move(made / FAULTS, faults)
+        print(f"left out {counts['faults']:,} records that are no text; see {faults}")
     shutil.rmtree(made)
     print(f"wrote {args.dataset_path}: {count:,} instances for TencentPretrain")
 
@@ -67,6 +74,8 @@ def _tell(path: Path, counts: dict[str, Any]) -> None:
           f"{counts['targets_of_last_instance']} targets)")  # fmt: skip
     if counts.get("faults"):
         print(f"left out {counts['faults']:,} records that are no text; see {path / FAULTS}")
+    if counts.get("damaged"):
+        print(f"warning: {counts['damaged']:,} compressed files are damaged: not all of them was read, or not right")
 
 
 if __name__ == "__main__":

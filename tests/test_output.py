@@ -46,6 +46,15 @@ def test_the_folder_one_is_in_can_be_written(tmp_path, monkeypatch):
     assert (tmp_path / "here" / "file").read_text() == "one"
 
 
+def test_what_a_killed_run_had_moved_aside_comes_back(tmp_path):
+    write(tmp_path / "out", "one")
+    (tmp_path / "out").rename(tmp_path / ".out.abc.old")
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out", "kind", TokenizerError):
+        raise RuntimeError
+    assert (tmp_path / "out" / "file").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 CHINESE = """
 from tp_ext.errors import run_command
 run_command(lambda: print("中文"))

@@ -9,8 +9,8 @@ from conftest import ROOT, environment
 
 ORDER = {
     "errors": 0, "settings": 1, "progress": 1, "workers": 1, "output": 2, "config": 2, "registry": 3, "page": 3,
-    "tokens": 4, "corpus": 5, "data": 6, "nn": 6, "checkpoint": 7, "models": 8, "train": 9, "infer": 9, "study": 10,
-    "extend": 10,
+    "tokens": 4, "corpus": 5, "data": 6, "nn": 6, "clean": 7, "checkpoint": 7, "models": 8, "train": 9, "infer": 9,
+    "study": 10, "extend": 10,
 }  # fmt: skip
 """A room imports from rooms with a lower number only, and from itself."""
 FILES = sorted((ROOT / "tp_ext").rglob("*.py"))
@@ -59,8 +59,8 @@ def test_habits(path):
     assert "sys.path" not in text
 
 
-@pytest.mark.parametrize("module", ["tp_ext", "tp_ext.data.preprocess", "tp_ext.extend.transaction", "tp_ext.tokens.train",
-                                    "tp_ext.train.recipe"])  # fmt: skip
+@pytest.mark.parametrize("module", ["tp_ext", "tp_ext.clean.pipeline", "tp_ext.data.preprocess", "tp_ext.extend.transaction",
+                                    "tp_ext.tokens.train", "tp_ext.train.recipe"])  # fmt: skip
 def test_what_needs_no_torch_does_not_import_it(module):
     code = f"import sys, {module}; print([name for name in ('torch', 'deepspeed', 'transformers') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)

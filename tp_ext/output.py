@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -102,13 +103,14 @@ def kept_folder(path: Path, what: str, kind: type[UserError]) -> Iterator[tuple[
             raise kind(f"{path}: another process is writing it; wait for that one, or name another folder")
         yield part, work
         _take_place(part, path, kind, replace=True)
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _free(path: Path, what: str, kind: type[UserError], replace: bool) -> Path:
     """Where an output called `path` will be. Raises `kind` when that is taken."""
     if path.is_symlink() or path.name in ("", ".."):  # the folder that a link names is replaced, not the link
         path = path.resolve()
+    _restore(path, what)
     if path.exists() and not path.is_dir():
         raise kind(f"{path}: is a file; name a folder to write to")
     if path.is_mount():
@@ -124,6 +126,14 @@ def _free(path: Path, what: str, kind: type[UserError], replace: bool) -> Path:
             others = f", with {foreign[0]} in it" if foreign else ""
             raise kind(f"{path}: is not a '{what}' written by tp_ext{others}; name another folder, or remove it")
     return path
+
+
+def _restore(path: Path, what: str) -> None:
+    """Put an earlier output back that a run was about to replace when it was killed."""
+    left = [] if path.exists() else sorted(path.parent.glob(f".{glob.escape(path.name)}.*.old"))
+    for old in left:
+        if (old / MANIFEST).is_file() and read_json(old / MANIFEST).get("kind") == what and not path.exists():
+            old.replace(path)
 
 
 def _take_place(part: Path, path: Path, kind: type[UserError], replace: bool) -> None:
@@ -150,11 +160,18 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def json_bytes(values: Any, indent: int | None = None) -> bytes:
+    """Values as JSON, Chinese as it is, but where a file name is no UTF-8."""
+    try:
+        return json.dumps(values, ensure_ascii=False, indent=indent).encode()
+    except UnicodeEncodeError:
+        return json.dumps(values, indent=indent).encode()
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON object, whole or not at all."""
     with whole_file(path) as part:
-        content = json.dumps(values, ensure_ascii=False, indent=2) + "\n"
-        part.write_bytes(content.encode("utf-8", "surrogateescape"))  # which file names may need
+        part.write_bytes(json_bytes(values, indent=2) + b"\n")
 
 
 def write_manifest(folder: Path, kind: str, values: Mapping[str, Any]) -> None:

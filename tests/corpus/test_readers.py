@@ -277,8 +277,8 @@ def test_what_is_no_file_of_documents_is_refused(tmp_path):
         with pytest.raises(CorpusError, match=message):
             look_at(tmp_path / name)
     for name, content, message in (
-        ("a.txt.gz", LINES, "does not begin as such a file does"), ("a.ndjson", OBJECTS, "is neither .txt nor .jsonl"),
-        ("a.jsonl.1.gz", gzip.compress(OBJECTS), "is neither .txt nor .jsonl"), ("a", LINES, "is neither .txt nor .jsonl"),
+        ("a.txt.gz", LINES, "does not begin as such a file does"), ("a.ndjson", OBJECTS, "is none of .txt, .jsonl"),
+        ("a.jsonl.1.gz", gzip.compress(OBJECTS), "is none of .txt, .jsonl"), ("a", LINES, "is none of .txt, .jsonl"),
     ):  # fmt: skip
         with pytest.raises(CorpusError, match=message):
             look_at(written(tmp_path, name, content))

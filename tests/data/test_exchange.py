@@ -65,12 +65,17 @@ class Evil:
         return (os.system, ("touch /tmp/tp_ext_was_run",))
 
 
+HUGE = 10**5000
+
+
 @pytest.mark.parametrize(("instance", "expected"), [
     (Evil(), "names (posix|nt).system, which such a file has no need of"),
     (([1, 2], [2]), "is no instance of --data_processor lm"),
     ((([1, "a"], 0), [1]), "is no instance"), ((([1, 2.0], 0), [1]), "is no instance"), (7, "7 is no instance"),
-    ((([1, 500], 0), [1]), "holds the id 500, and .* has 500 pieces"), ((([1, -2], 0), [1]), "holds the id"),
-])  # fmt: skip
+    ((([1, 500], 0), [1]), "holds the id 500, and .* has 500 pieces"), ((([1, -2], 0), [1]), "holds the id -2"),
+    ((([1, HUGE], 0), [1]), "holds the id something"), ((([1, 2], -3), [1]), "is no instance"),
+    ((([1, 2], 0), [9]), "is no instance"), (HUGE, r"something \(int\) is no instance"),
+], ids=lambda value: value if isinstance(value, str) else type(value).__name__)  # fmt: skip
 def test_anything_but_instances_of_this_tokenizer_is_refused(tmp_path, tokenizer, instance, expected):
     good = pickle.dumps((([1, 5, 2], 0), [2]))
     (tmp_path / "d.pt").write_bytes(good + pickle.dumps(instance))
@@ -89,6 +94,26 @@ def test_a_file_cut_short_is_refused(tmp_path, tokenizer, keep):
     (tmp_path / "empty.pt").write_bytes(b"")
     with pytest.raises(DatasetError, match="no instance in it"):
         read_tencentpretrain([tmp_path / "empty.pt"], tokenizer, tmp_path / "out", 16)
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04\x8e" + b"\xff" * 8, b"\x80\x04B\xff\xff\xff\x7f", b"]" * 5000])
+def test_a_pickle_that_asks_for_too_much_is_refused(tmp_path, tokenizer, content):
+    (tmp_path / "d.pt").write_bytes(content)
+    with pytest.raises(CorpusError, match="byte 0: no instance, or one cut short"):
+        read_tencentpretrain([tmp_path / "d.pt"], tokenizer, tmp_path / "out", 16)
+    with pytest.raises(DatasetError, match="seq_length is 0"):
+        read_tencentpretrain([tmp_path / "d.pt"], tokenizer, tmp_path / "out", 0)
+
+
+def test_nothing_is_written_over(made, tmp_path, tokenizer):
+    _, folder = made
+    (tmp_path / "a.txt").write_bytes((folder / "a.txt").read_bytes())
+    line = ["scripts/preprocess.py", "--spm_model_path", tokenizer.path, "--corpus_path", tmp_path / "a.txt"]
+    done = command(*line, "--format", "tencentpretrain", "--dataset_path", tmp_path / "a.txt")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (tmp_path / "a.txt").read_bytes() == (folder / "a.txt").read_bytes()
+    done = command(*line, "--packing", "document", "--dataset_path", tmp_path / "out")
+    assert "--packing is for --format tencentpretrain" in done.stderr
 
 
 def test_the_command_goes_both_ways(made, tmp_path, tokenizer):

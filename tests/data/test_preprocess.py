@@ -12,8 +12,9 @@ import pytest
 import zstandard
 from conftest import command, environment, make_texts
 
+from tp_ext.corpus.faults import FAULTS
 from tp_ext.data import parts, workers
-from tp_ext.data.preprocess import FAULTS, preprocess
+from tp_ext.data.preprocess import preprocess
 from tp_ext.data.store import KIND, Store
 from tp_ext.errors import CorpusError, DatasetError
 from tp_ext.output import kept_folder, sha256_of
@@ -108,6 +109,14 @@ def test_bad_records_are_left_out_and_never_their_neighbours(tokenizer, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "bad.txt", "cut.txt.gz", "out"]
 
 
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_a_compressed_file_of_which_nothing_can_be_read_is_a_fault(tokenizer, tmp_path, ending):
+    pack = {"gz": gzip.compress, "zst": zstandard.compress}[ending]
+    (tmp_path / f"a.txt.{ending}").write_bytes(pack(b"one line")[:12])
+    with pytest.raises(CorpusError, match="1 of 1 records are no text"):
+        preprocess([tmp_path / f"a.txt.{ending}"], tokenizer, tmp_path / "out", 16)
+
+
 def test_few_bad_records_are_no_error(tokenizer, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"fine\n" * 2000 + b"\xff\n")
     assert preprocess([tmp_path / "a.txt"], tokenizer, tmp_path / "out", 16)["faults"] == 1
@@ -198,6 +207,44 @@ def test_work_of_other_settings_is_not_gone_on_with(corpora, tokenizer, tmp_path
     preprocess(corpora, tokenizer, tmp_path / "expected", 16)
     preprocess(corpora, tokenizer, tmp_path / "out", 16)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "expected")
+
+
+def test_the_same_file_by_another_name_is_read_anew(tokenizer, tmp_path):
+    (tmp_path / "blob").write_text('{"text": "one"}\nnot json\n', encoding="utf-8")
+    for name in ("a.jsonl", "a.txt"):
+        (tmp_path / name).symlink_to(tmp_path / "blob")
+    with pytest.raises(CorpusError, match="not JSON"):
+        preprocess([tmp_path / "a.jsonl"], tokenizer, tmp_path / "out", 16)
+    assert preprocess([tmp_path / "a.txt"], tokenizer, tmp_path / "out", 16)["documents"] == 2
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    (b'"stop": 3000', b'"stop": 6000'), (b'{"bytes": [', b'{"bytes": [1, '), (b'"sha256"', b'"sha255"'), (b"{", b"[]#{"),
+])  # fmt: skip
+def test_a_damaged_list_of_parts_is_not_believed(corpora, tokenizer, tmp_path, monkeypatch, before, after):
+    monkeypatch.setattr(parts, "PART_BYTES", 3000)
+    preprocess(corpora, tokenizer, tmp_path / "expected", 16)
+    interrupted(corpora, tokenizer, tmp_path / "out", monkeypatch)
+    (tmp_path / ".out.work" / "output" / "tokenizer.json").write_text("{}")  # as a run of another tokenizer might leave
+    listed = tmp_path / ".out.work" / "parts.jsonl"
+    assert before in listed.read_bytes()
+    listed.write_bytes(listed.read_bytes().replace(before, after, 1))
+    preprocess(corpora, tokenizer, tmp_path / "out", 16)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "expected")
+
+
+def test_a_file_name_that_is_no_text_can_be_read_back(tokenizer, tmp_path):
+    path = tmp_path / os.fsdecode(b"\xfe.txt")
+    path.write_bytes(b"fine\n" * 2000 + b"\xff\n")
+    preprocess([path], tokenizer, tmp_path / "out", 16)
+    assert Store(tmp_path / "out").origin(0).path == str(path)
+
+
+def test_damaged_files_are_counted_apart(tokenizer, tmp_path):
+    whole = gzip.compress(b"fine\n" * 2000)
+    (tmp_path / "a.txt.gz").write_bytes(whole[:-8] + bytes(4) + whole[-4:])  # another checksum
+    counts = preprocess([tmp_path / "a.txt.gz"], tokenizer, tmp_path / "out", 16)
+    assert (counts["documents"], counts["damaged"]) == (2000, 1)
 
 
 def test_a_second_run_on_one_path_refuses(corpora, tokenizer, tmp_path):

@@ -12,6 +12,7 @@ from tp_ext.data.preprocess import preprocess
 from tp_ext.data.store import Store
 from tp_ext.data.texts import passages, search, tokenizer_of
 from tp_ext.errors import DatasetError
+from tp_ext.tokens.tokenizer import open_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,28 @@ def test_the_command_shows_all_of_it(made):
     assert done.stdout.count(", whole; ") == 63
     done = command("scripts/inspect_data.py", store.path, "--instance", 9999)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_no_place_is_found_across_two_documents(tmp_path):
+    """Where a tokenizer has neither begin nor end, nothing stands between them."""
+    from sentencepiece import SentencePieceTrainer
+
+    lines = ["我们中国人", "人民中国", "中", "国"] * 50
+    SentencePieceTrainer.train(sentence_iterator=iter(lines), model_prefix=str(tmp_path / "t"), vocab_size=14, bos_id=-1,
+                               eos_id=-1, model_type="bpe", hard_vocab_limit=False, add_dummy_prefix=False,
+                               minloglevel=2)  # fmt: skip
+    tokenizer = open_tokenizer(tmp_path / "t.model")
+    (tmp_path / "a.txt").write_text("我们中\n国人民\n中国\n", encoding="utf-8")
+    preprocess([tmp_path / "a.txt"], tokenizer, tmp_path / "out", 4)
+    assert [found.document for found in search(Store(tmp_path / "out"), tokenizer, "中国")] == [2]
+
+
+def test_a_passage_inside_a_document_keeps_its_space(tmp_path, tokenizer):
+    (tmp_path / "a.txt").write_text("many words and more text here " * 5, encoding="utf-8")
+    preprocess([tmp_path / "a.txt"], tokenizer, tmp_path / "out", 3)
+    store = Store(tmp_path / "out")
+    instances = pack(store, 3)
+    texts = [passages(instances, store, tokenizer, index)[0] for index in range(len(instances))]
+    for found in texts[1:]:
+        first = int(store.tokens[int(store.documents[0]) + found.first])
+        assert found.text.startswith(" ") == tokenizer.piece(first).startswith("▁")

@@ -172,7 +172,7 @@ def test_options_that_nothing_would_use_are_refused(inputs, tmp_path):
         ([*words, "--seed", 3], "--seed needs"), ([*words, "--pieces_type", "bpe"], "--pieces_type needs --pieces"),
         ([*corpus, "--jieba", 5, "--character_coverage", 0.9], "--character_coverage needs"),
         (["--preset", "chinese-llama"], "--preset chinese-llama learns pieces from text; name some with --corpus"),
-        ([*words, "--check", inputs / "zh.model"], "is neither .txt nor .jsonl"),
+        ([*words, "--check", inputs / "zh.model"], "is none of .txt, .jsonl"),
     ]:  # fmt: skip
         done = command(*line, *more)
         assert (done.returncode, done.stdout) == (2, ""), more

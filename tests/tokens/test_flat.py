@@ -52,10 +52,17 @@ def equal_scores(folder, unused=()):
     return open_tokenizer(path)
 
 
+def without_space(folder):
+    """As one trained on Chinese without spaces: a space is unknown, and one with what is unknown beside it."""
+    settings = {"byte_fallback": False, "add_dummy_prefix": False, "vocab_size": 300, "character_coverage": 0.98}
+    return train(folder / "t.model", ["".join(text.split()) for text in CHINESE], **settings)
+
+
 MADE = {
     **{name: lambda folder, each=each: train(folder / "t.model", TEXTS, **each) for name, each in TRAINED.items()},
     "merged": merged_of,
     "merged without bytes": lambda folder: merged_of(folder, byte_fallback=False),
+    "without a piece for space or bytes": without_space,
     "equal scores": equal_scores,
     "with unused pieces": lambda folder: equal_scores(folder, unused=(300, 400, -4)),
     "byte-level": lambda folder: open_tokenizer(make_base("prefixed", folder)),

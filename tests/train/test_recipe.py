@@ -10,7 +10,7 @@ from tp_ext.train.engine import deepspeed_settings
 from tp_ext.train.inputs import config_of_recipe
 from tp_ext.train.recipe import parse_recipe, read_recipe
 
-RECIPES = sorted((ROOT / "recipes").glob("*.json"))
+RECIPES = [path for path in sorted((ROOT / "recipes").glob("*.json")) if not path.name.startswith("clean")]
 PARAMETERS = {"llama7b_zh": 6_738_415_616, "llama13b_zh": 13_015_864_320, "bloom7b1_zh": 7_069_016_064}
 
 

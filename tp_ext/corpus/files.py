@@ -5,20 +5,42 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tp_ext.corpus.arrays import ArrayLines
+from tp_ext.corpus.containers import from_lines, page_lines, parquet_lines, warc_lines
 from tp_ext.errors import CorpusError
+from tp_ext.output import size_and_hash
 
 GZIP_MAGIC, ZSTD_MAGIC, SKIPPABLE_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
+ENCODINGS = ("utf-8", "gb18030", "gbk", "gb2312", "big5", "big5hkscs")
+"""Encodings in which a byte below 0x40 is always that character, so that lines and JSON can be found in them."""
 PACKED_BYTES = 1 << 12
 """Bytes that are decompressed in one call: what they can grow to at most is held in memory."""
 
 
 class DamagedError(Exception):
     """Compressed data that does not go on: cut short or changed."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How files are to be read, as far as they do not say it themselves."""
+
+    encoding: str = "utf-8"
+    """One of ENCODINGS."""
+    text_key: str = "text"
+    """Of the objects in JSON."""
+    whole: bool = False
+    """Whether a .txt file is one document, not one a line."""
+
+
+UTF8 = Form()
+_CONTAINERS = {".parquet": "parquet", ".warc": "warc", ".html": "page", ".htm": "page"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +54,21 @@ class Corpus:
     is_json: bool
     packing: str
     """"gzip", "zstd", or nothing."""
+    container: str = ""
+    """"array" (one of objects in JSON), "parquet", "warc", "page" (HTML), or nothing: its lines are its documents."""
+    form: Form = UTF8
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it can only be read from its beginning."""
+        return bool(self.packing or self.container or self.form.whole)
+
+    @property
+    def identity(self) -> list[Any]:
+        """By which it is known again that the same file is read in the same way, as JSON values."""
+        form = [self.form.encoding, self.form.text_key, self.form.whole]
+        return [str(self.path), str(self.path.resolve()), self.size, self.modified, self.is_json, self.packing,
+                self.container, form]  # fmt: skip
 
     def check_unchanged(self) -> None:
         """Raises CorpusError when the file is another one by now."""
@@ -62,11 +99,24 @@ class Corpus:
                 raise CorpusError(f"{self.path}: cannot be read ({error.strerror})") from None
 
         with file:
-            yield read
+            yield self._lines(read)
+
+    def _lines(self, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+        """`read` as a function that gives lines."""
+        key = self.form.text_key
+        if self.container == "array":
+            return ArrayLines(read)
+        if self.container == "parquet":
+            return from_lines(parquet_lines(self.path, key))
+        if self.container:
+            return from_lines((warc_lines if self.container == "warc" else page_lines)(read, key))
+        return read
 
 
-def look_at(path: Path) -> Corpus:
+def look_at(path: Path, form: Form = UTF8) -> Corpus:
     """What a file is. Raises CorpusError when it is not a readable file of documents."""
+    if form.encoding not in ENCODINGS:
+        raise CorpusError(f"--encoding {form.encoding}: is none of {', '.join(ENCODINGS)}; convert with iconv first")
     if not path.exists():
         raise CorpusError(f"{path}: no such file")
     if not path.is_file():
@@ -74,8 +124,9 @@ def look_at(path: Path) -> Corpus:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = bool(suffixes) and suffixes[-1] in (".gz", ".zst")
     kind = suffixes[-1 - packed] if len(suffixes) > packed else ""
-    if kind not in (".txt", ".jsonl", ".json"):
-        raise CorpusError(f"{path}: is neither .txt nor .jsonl (plain, .gz or .zst); rename it to what it is")
+    if kind not in (".txt", ".jsonl", ".json", *_CONTAINERS):
+        kinds = ", ".join((".txt", ".jsonl", ".json", *_CONTAINERS))
+        raise CorpusError(f"{path}: is none of {kinds} (plain, .gz or .zst); rename it to what it is")
     try:
         with open(path, "rb") as file:
             magic = file.read(4)
@@ -85,21 +136,43 @@ def look_at(path: Path) -> Corpus:
     packing = "gzip" if magic.startswith(GZIP_MAGIC) else "zstd" if _is_zstd(magic) else ""
     if packed and not packing and magic:
         raise CorpusError(f"{path}: is named {suffixes[-1]} but does not begin as such a file does")
-    return Corpus(path, state.st_size, state.st_mtime_ns, kind != ".txt", packing)
+    form = replace(form, whole=form.whole and kind == ".txt")
+    corpus = Corpus(path, state.st_size, state.st_mtime_ns, kind != ".txt", packing, form=form)
+    container = "array" if kind == ".json" and _begins_array(corpus) else _CONTAINERS.get(kind, "")
+    if container and form.encoding != "utf-8":
+        raise CorpusError(f"{path}: --encoding is for lines only; a JSON array is read in UTF-8 only, others tell theirs")
+    return replace(corpus, container=container)
 
 
-def look_at_all(paths: Sequence[Path]) -> list[Corpus]:
+def _begins_array(corpus: Corpus) -> bool:
+    with corpus.open() as read, suppress(DamagedError):
+        return read(PACKED_BYTES).lstrip().startswith(b"[")
+    return False
+
+
+def look_at_all(paths: Sequence[Path], form: Form = UTF8) -> list[Corpus]:
     """What each file is. Raises CorpusError as `look_at`, and when one is named twice, by whatever names."""
     found: dict[tuple[int, int], Path] = {}
     corpora = []
     for path in paths:
-        corpora.append(look_at(path))
+        corpora.append(look_at(path, form))
         state = path.stat()
         key = (state.st_dev, state.st_ino)
         if key in found:
             raise CorpusError(f"{path}: is given twice, first as {found[key]}; name it once")
         found[key] = path
     return corpora
+
+
+@contextmanager
+def hashes_of(corpora: Sequence[Corpus]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What gives size and hash of each file, which are read while the rest is done."""
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            futures = [thread.submit(size_and_hash, corpus.path) for corpus in corpora]
+            yield lambda: [future.result() for future in futures]
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _is_zstd(magic: bytes) -> bool:

@@ -84,3 +84,16 @@ class Lines:
             self._damage, content = str(error), b""
         self._exhausted = not content
         self._rest += content
+
+
+def whole(read: Callable[[int], bytes], longest: int) -> Piece:
+    """Everything that `read` gives as one piece, or what is wrong with it when that is longer than `longest`."""
+    content = bytearray()
+    try:
+        while len(content) <= longest and (more := read(BLOCK_BYTES)):
+            content += more
+    except DamagedError as error:
+        return Piece(0, b"", DAMAGED, f"{excerpt(bytes(content[: EXCERPT_BYTES + 4]))} ... {error}")
+    if len(content) > longest:
+        return Piece(0, b"", TOO_LONG, excerpt(bytes(content[: EXCERPT_BYTES + 4])))
+    return Piece(0, bytes(content))

@@ -23,7 +23,6 @@ with suppress(ImportError):
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _QUOTE, _BACKSLASH, _SPACE, _OPEN, _CLOSE = b'"\\ {}'
-_KEY = b'text":'
 _RARE = "\ue8f3"
 _MARK, _BETWEEN = f"{_RARE} the text", f"{_RARE} between lines"
 """Stand for a text that was cut out, and between two lines; where their first character occurs nothing is cut out."""
@@ -49,17 +48,23 @@ class _Escapes:
 
     @classmethod
     def of(cls, array: Array) -> _Escapes:
-        places = np.flatnonzero(array == _BACKSLASH)
-        index = np.arange(len(places))
-        begins = np.ones(len(places), dtype=bool)
-        begins[1:] = np.diff(places) > 1
-        leads = places[(index - np.maximum.accumulate(np.where(begins, index, 0))) % 2 == 0]
-        short = (_MEANT[array.take(leads + 1, mode="clip")] > 0) & (leads + 1 < len(array))
-        return cls(leads[short], leads[~short])
+        begins = leads(array)
+        short = (_MEANT[array.take(begins + 1, mode="clip")] > 0) & (begins + 1 < len(array))
+        return cls(begins[short], begins[~short])
 
 
-def texts_of_objects(lines: Ranges) -> tuple[Ranges, list[Wrong]]:
-    """The string under "text" of the object in each line; what `json.loads` says of a line is what counts.
+def leads(array: Array) -> Array:
+    """Places of the backslashes that begin an escape."""
+    places = np.flatnonzero(array == _BACKSLASH)
+    index = np.arange(len(places))
+    begins = np.ones(len(places), dtype=bool)
+    begins[1:] = np.diff(places) > 1
+    found: Array = places[(index - np.maximum.accumulate(np.where(begins, index, 0))) % 2 == 0]
+    return found
+
+
+def texts_of_objects(lines: Ranges, key: str = "text") -> tuple[Ranges, list[Wrong]]:
+    """The string under `key`, here called "text", of the object in each line; what `json.loads` says of a line counts.
 
     In a line with one `"text":` outside of strings whose value is a string, the value is cut out, up to the next quote
     that no backslash escapes, and the rest is parsed with a mark in its place. When that is an object with the mark as
@@ -69,7 +74,7 @@ def texts_of_objects(lines: Ranges) -> tuple[Ranges, list[Wrong]]:
     if not len(lines):
         return lines, []
     escapes = _Escapes.of(lines.array)
-    starts, stops, cut = _values(lines, escapes)
+    starts, stops, cut = _values(lines, escapes, key)
     buffer = lines.buffer
     if len(escapes.short) and cut.any():
         buffer, starts, stops = _unescaped(lines.array, escapes.short, starts, stops)
@@ -77,7 +82,7 @@ def texts_of_objects(lines: Ranges) -> tuple[Ranges, list[Wrong]]:
     wrong: list[Wrong] = []
     for index in np.flatnonzero(~cut).tolist():
         line = lines.text(index)
-        found = _parse(line)
+        found = _parse(line, key)
         if isinstance(found, bytes):
             parsed[index] = found
             cut[index] = True
@@ -95,16 +100,16 @@ def _with(texts: Ranges, lines: Array, parsed: dict[int, bytes]) -> Ranges:
     return Ranges(b"".join(found), stops - lengths, stops, texts.offsets)
 
 
-def _values(lines: Ranges, escapes: _Escapes) -> tuple[Array, Array, Array]:
+def _values(lines: Ranges, escapes: _Escapes, key: str) -> tuple[Array, Array, Array]:
     """Where the text of each line starts and stops, and for which lines that is certain; [n]."""
     array, count = lines.array, len(lines)
     quotes = np.flatnonzero(array == _QUOTE)
     escaped = escapes.short + 1
     quotes = np.setdiff1d(quotes, escaped[array[escaped] == _QUOTE], assume_unique=True) if len(escaped) else quotes
-    keys = quotes
-    for place, byte in enumerate(_KEY, 1):
+    keys, name = quotes, f'{key}":'.encode()
+    for place, byte in enumerate(name, 1):
         keys = keys[array.take(keys + place, mode="clip") == byte]
-    values = keys + len(_KEY) + 1
+    values = keys + len(name) + 1
     values = values + (array.take(values, mode="clip") == _SPACE)
     opened = array.take(values, mode="clip") == _QUOTE
     keys, values = keys[opened], values[opened] + 1
@@ -122,11 +127,11 @@ def _values(lines: Ranges, escapes: _Escapes) -> tuple[Array, Array, Array]:
     alone = certain & (begins == lines.starts + 1) & (stops + 2 == lines.stops)
     alone &= (array.take(lines.starts, mode="clip") == _OPEN) & (array.take(stops + 1, mode="clip") == _CLOSE)
     among = np.flatnonzero(certain & ~alone)
-    certain[among] = _are_whole(lines, among, starts, stops)
+    certain[among] = _are_whole(lines, among, starts, stops, key)
     return starts, stops, certain
 
 
-def _are_whole(lines: Ranges, among: Array, starts: Array, stops: Array) -> Array:
+def _are_whole(lines: Ranges, among: Array, starts: Array, stops: Array, key: str) -> Array:
     """Whether each of some lines is an object whose "text" is the string cut out of it."""
     buffer, mark = lines.buffer, _MARK.encode()
     if not len(among) or _RARE.encode() in buffer:
@@ -142,7 +147,7 @@ def _are_whole(lines: Ranges, among: Array, starts: Array, stops: Array) -> Arra
             parsed = [_mark_or_none(rest) for rest in rests]
         else:
             parsed = parsed[::2]
-    return np.array([isinstance(each, dict) and each.get("text") == _MARK for each in parsed])
+    return np.array([isinstance(each, dict) and each.get(key) == _MARK for each in parsed])
 
 
 def _unescaped(array: Array, leads: Array, starts: Array, stops: Array) -> tuple[bytes, Array, Array]:
@@ -170,7 +175,7 @@ def _loads(line: bytes) -> Any:
     return json.loads(line.decode())
 
 
-def _parse(line: bytes) -> bytes | str:
+def _parse(line: bytes, key: str) -> bytes | str:
     """The text in UTF-8, or the kind of fault."""
     try:
         value = _loads(line)
@@ -178,11 +183,11 @@ def _parse(line: bytes) -> bytes | str:
         return NOT_JSON
     if not isinstance(value, dict):
         return NO_OBJECT
-    if "text" not in value:
+    if key not in value:
         return NO_TEXT
-    if not isinstance(value["text"], str):
+    if not isinstance(value[key], str):
         return NO_STRING
     try:
-        return value["text"].encode()
+        return str(value[key]).encode()
     except UnicodeEncodeError:
         return SURROGATE

@@ -85,3 +85,9 @@ def lines_of(content: bytes, offset: int) -> Ranges:
     while (returns := (stops > starts) & (array[stops - 1] == _RETURN)).any():
         stops -= returns
     return Ranges(content, starts, stops, offset + starts)
+
+
+def whole_of(content: bytes) -> Ranges:
+    """All of a file's content as one text, without line ends at its end."""
+    zero = np.zeros(1, dtype=np.int64)
+    return Ranges(content, zero, zero + len(content.rstrip(b"\r\n")), zero)

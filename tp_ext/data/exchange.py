@@ -18,6 +18,9 @@ from tp_ext.errors import CorpusError, DatasetError
 from tp_ext.output import size_and_hash, whole_file, whole_folder
 from tp_ext.tokens.tokenizer import Tokenizer
 
+_WRONG = (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError, OverflowError,
+          MemoryError, RecursionError)  # fmt: skip
+"""What a pickle that is damaged, or made to do harm, may raise."""
 BLOCK = 1 << 20
 """Ids that are written at once."""
 
@@ -60,6 +63,10 @@ def read_tencentpretrain(
     Documents begin at bos, or behind eos where the tokenizer has no bos. The files are pickles, but nothing in them is
     run. Raises CorpusError on one that holds anything but instances of this tokenizer's ids.
     """
+    if seq_length < 1:
+        raise DatasetError(f"seq_length is {seq_length}; it must be at least 1")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise CorpusError("a file is given twice; name it once")
     with whole_folder(dataset_path, KIND, DatasetError) as folder:
         writer = StoreWriter(folder, tokenizer.vocab_size)
         sources, text_bytes = [], 0
@@ -107,17 +114,18 @@ def _instances(path: Path, tokenizer: Tokenizer) -> Iterator[tuple[int, list[int
         while (start := file.tell()) < size:
             try:
                 instance = _Plain(file).load()
-            except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
-                raise CorpusError(f"{path}: byte {start}: no instance, or one cut short ({error})") from None
+            except _WRONG as error:
+                told = str(error).replace("\n", " ")[:100] or type(error).__name__
+                raise CorpusError(f"{path}: byte {start}: no instance, or one cut short ({told})") from None
             if (ids := _ids(instance)) is None:
                 raise CorpusError(
-                    f"{path}: byte {start}: {repr(instance)[:60]} is no instance of --data_processor lm, "
+                    f"{path}: byte {start}: {_shown(instance)} is no instance of --data_processor lm, "
                     "((ids, pad_num), [targets])"
                 )
-            if ids and not 0 <= min(ids) <= max(ids) < tokenizer.vocab_size:
-                raise CorpusError(
-                    f"{path}: byte {start}: holds the id {max(ids)}, and {tokenizer.path} has {tokenizer.vocab_size} pieces"
-                )
+            wrong = next((index for index in ids if not 0 <= index < tokenizer.vocab_size), None)
+            if wrong is not None:
+                raise CorpusError(f"{path}: byte {start}: holds the id {_shown(wrong)}, and {tokenizer.path} has "
+                                  f"{tokenizer.vocab_size} pieces")  # fmt: skip
             yield start, ids
 
 
@@ -128,9 +136,16 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}, which such a file has no need of")
 
 
+def _shown(instance: Any) -> str:
+    try:
+        return repr(instance)[:60]
+    except (ValueError, RecursionError):  # a number too long to be written, lists too deep
+        return f"something ({type(instance).__name__})"
+
+
 def _ids(instance: Any) -> list[int] | None:
     """The ids of an instance; None when it is none."""
     match instance:
-        case ((list() as ids, int()), [int()]) if all(type(index) is int for index in ids):
-            return ids
+        case ((list() as ids, int() as padding), [int() as targets]) if all(type(index) is int for index in ids):
+            return ids if padding >= 0 and 0 <= targets <= len(ids) else None
     return None

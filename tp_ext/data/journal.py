@@ -47,6 +47,7 @@ class Journal:
             digest.update(content)
         for file in self._files:
             file.flush()
+        digest.update(json.dumps(values).encode())
         line = {"bytes": [len(content) for content in contents], "sha256": digest.hexdigest(), "values": values}
         self._parts.write(json.dumps(line).encode() + b"\n")
         self._parts.flush()
@@ -81,7 +82,7 @@ def _whole_parts(paths: Sequence[Path], parts: Path, tell: Callable[[dict[str, A
         files = [stack.enter_context(open(path, "rb")) for path in paths]
         for line in stack.enter_context(open(parts, "rb")):
             part = _part(line)
-            if part is None or _hash(files, part["bytes"]) != part["sha256"]:
+            if part is None or len(part["bytes"]) != len(files) or _hash(files, part) != part["sha256"]:
                 break
             ends = [end + size for end, size in zip(ends, part["bytes"], strict=True)]
             read += len(line)
@@ -98,18 +99,22 @@ def _open_at(path: Path, end: int) -> BinaryIO:
 
 def _part(line: bytes) -> dict[str, Any] | None:
     try:
-        part: dict[str, Any] = json.loads(line)
-    except ValueError:
+        part = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    return part if line.endswith(b"\n") else None
+    if not line.endswith(b"\n") or not isinstance(part, dict) or set(part) != {"bytes", "sha256", "values"}:
+        return None
+    sizes = part["bytes"]
+    return part if isinstance(sizes, list) and all(type(size) is int and size >= 0 for size in sizes) else None
 
 
-def _hash(files: Sequence[BinaryIO], sizes: Sequence[int]) -> str:
-    """The hash of the next bytes of each file."""
+def _hash(files: Sequence[BinaryIO], part: Mapping[str, Any]) -> str:
+    """The hash of the next bytes of each file and of the values of the part they are."""
     digest = hashlib.sha256()
-    for file, size in zip(files, sizes, strict=True):
+    for file, size in zip(files, part["bytes"], strict=True):
         for block in _blocks(file, size):
             digest.update(block)
+    digest.update(json.dumps(part["values"]).encode())
     return digest.hexdigest()
 
 

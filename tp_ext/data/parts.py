@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tp_ext.corpus.blocks import Block, block_of, blocks
-from tp_ext.corpus.faults import Fault
+from tp_ext.corpus.faults import DAMAGED, Fault
 from tp_ext.corpus.files import Corpus
-from tp_ext.corpus.lines import Lines, Piece
+from tp_ext.corpus.lines import Lines, Piece, whole
 from tp_ext.tokens.flat import FlatEncoder
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -26,7 +26,7 @@ PART_BYTES = 2 << 20
 class Part:
     """Some lines of a file: those that begin in a range of its bytes.
 
-    Of a compressed file, which can only be read from its beginning, the lines themselves are there.
+    Of a file that can only be read from its beginning, as compressed ones, the lines themselves are there.
     """
 
     file: int
@@ -49,7 +49,7 @@ class Encoded:
     offsets: Array
     """The byte at which each document's line begins, int64 [n]."""
     counts: Counter[str]
-    """`documents`, `text_bytes` of them, `empty_documents` left out, and `faults`."""
+    """`documents`, `text_bytes` of them, `empty_documents` left out, `faults`, and `damaged` among those."""
     faults: tuple[Fault, ...]
 
 
@@ -57,7 +57,7 @@ def parts_of(corpora: Sequence[Corpus], file: int, start: int, longest_line: int
     """All parts from the one that starts at the byte `start` of the file numbered `file` on."""
     for number, corpus in enumerate(corpora[file:], file):
         first = start if number == file else 0
-        yield from (_unpacked if corpus.packing else _ranges)(number, corpus, first, longest_line)
+        yield from (_streamed if corpus.is_stream else _ranges)(number, corpus, first, longest_line)
 
 
 def _ranges(number: int, corpus: Corpus, start: int, longest_line: int) -> Iterator[Part]:
@@ -65,15 +65,18 @@ def _ranges(number: int, corpus: Corpus, start: int, longest_line: int) -> Itera
         yield Part(number, corpus, first, min(first + PART_BYTES, corpus.size))
 
 
-def _unpacked(number: int, corpus: Corpus, start: int, longest_line: int) -> Iterator[Part]:
+def _streamed(number: int, corpus: Corpus, start: int, longest_line: int) -> Iterator[Part]:
     with corpus.open() as stream:
+        if corpus.form.whole:
+            yield from [Part(number, corpus, 0, 1, (whole(stream, longest_line),))] if not start else []
+            return
         lines = Lines(stream, 0, longest_line)
         for _ in lines.until(start):
             pass
         while not lines.ended:
             first = lines.offset
             pieces = tuple(lines.until(first + PART_BYTES))
-            if lines.offset > first:
+            if pieces:
                 yield Part(number, corpus, first, lines.offset, pieces)
 
 
@@ -82,19 +85,20 @@ def encode(part: Part, encoder: FlatEncoder, longest_line: int) -> Encoded:
     ids, lengths, offsets = [np.zeros(0, np.uint16)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     counts: Counter[str] = Counter()
     faults: list[Fault] = []
-    for block in _blocks(part, longest_line):
+    for block in blocks_of(part, longest_line):
         documents = block.documents
         found = encoder.encode(documents.buffer, documents.starts, documents.stops)
         ids.append(found[0])
         lengths.append(found[1])
         offsets.append(documents.offsets)
         counts.update(documents=len(documents), text_bytes=block.text_bytes, empty_documents=block.empty,
-                      faults=len(block.faults))  # fmt: skip
+                      faults=len(block.faults), damaged=sum(fault.kind == DAMAGED for fault in block.faults))  # fmt: skip
         faults += block.faults
     return Encoded(np.concatenate(ids), np.concatenate(lengths), np.concatenate(offsets), counts, tuple(faults))
 
 
-def _blocks(part: Part, longest_line: int) -> Iterator[Block]:
+def blocks_of(part: Part, longest_line: int) -> Iterator[Block]:
+    """The documents of a part, a block after another."""
     if part.pieces is not None:
         yield from (block_of(part.corpus, piece, longest_line) for piece in part.pieces)
         return

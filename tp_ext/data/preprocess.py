@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tp_ext.corpus.blocks import LONGEST_LINE
-from tp_ext.corpus.faults import MEANING, Fault
-from tp_ext.corpus.files import Corpus, look_at_all
+from tp_ext.corpus.faults import FAULT_LIMIT, FAULTS, check_faults
+from tp_ext.corpus.files import Corpus, hashes_of, look_at_all
 from tp_ext.data import parts
 from tp_ext.data.journal import Journal
 from tp_ext.data.pack import instances_num
 from tp_ext.data.parts import Encoded, Part, parts_of
 from tp_ext.data.store import DOCUMENTS, KIND, ORIGINS, TOKENS, id_type
 from tp_ext.data.workers import encode_all
-from tp_ext.errors import CorpusError, DatasetError, raise_all
-from tp_ext.output import kept_folder, size_and_hash, write_manifest
+from tp_ext.errors import DatasetError, raise_all
+from tp_ext.output import json_bytes, kept_folder, write_manifest
 from tp_ext.tokens.tokenizer import Tokenizer
 
-FAULTS = "faults.jsonl"
-FAULT_LIMIT = 0.001
-SHOWN = 20
 Progress = Callable[[int, int, int], None]
 
 
@@ -46,7 +40,7 @@ def preprocess(
     """
     _check(seq_length, processes_num, fault_limit, longest_line)
     corpora = look_at_all(corpus_paths)
-    with kept_folder(dataset_path, KIND, DatasetError) as (folder, notes), _hashes(corpora) as hashes:
+    with kept_folder(dataset_path, KIND, DatasetError) as (folder, notes), hashes_of(corpora) as hashes:
         work = _Work(folder, notes, corpora, tokenizer, longest_line)
         with work.journal:
             left = parts_of(corpora, work.file, work.start, longest_line)
@@ -56,7 +50,8 @@ def preprocess(
             for corpus in corpora:
                 corpus.check_unchanged()
             counts = _sum(work.counts)
-            _check_faults(folder / FAULTS, counts, fault_limit)
+            records = counts["documents"] + counts["empty_documents"] + counts["faults"]
+            check_faults(folder / FAULTS, counts["faults"], records, fault_limit)
             if not counts["documents"]:
                 raise DatasetError(f"{', '.join(map(str, corpus_paths))}: no document with text")
             work.finish()
@@ -88,18 +83,20 @@ class _Work:
         plan = {
             "kind": KIND, "tokenizer_sha256": tokenizer.sha256, "bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id,
             "longest_line": longest_line, "part_bytes": parts.PART_BYTES,
-            "corpus": [[str(each.path.resolve()), each.size, each.modified] for each in corpora],
+            "corpus": [each.identity for each in corpora],
         }  # fmt: skip
         paths = [folder / name for name in (TOKENS, DOCUMENTS, ORIGINS, FAULTS)]
+        for path in set(folder.iterdir()) - set(paths):  # what an earlier run was about to finish with
+            path.unlink()
         self.journal = Journal(paths, notes, plan, self._count)
 
     def add(self, part: Part, encoded: Encoded) -> None:
         """Write the documents of the next part."""
         starts = self.tokens + np.cumsum(encoded.lengths) - encoded.lengths
-        faults = "".join(json.dumps(_told(fault), ensure_ascii=False) + "\n" for fault in encoded.faults)
+        faults = b"".join(json_bytes(fault.as_json()) + b"\n" for fault in encoded.faults)
         values = {"file": part.file, "stop": part.stop, "tokens": len(encoded.ids), "counts": encoded.counts}
         arrays = (encoded.ids.astype(self._dtype, copy=False), starts.astype("<u8"), encoded.offsets.astype("<u8"))
-        self.journal.append([*(array.tobytes() for array in arrays), faults.encode()], values)
+        self.journal.append([*(array.tobytes() for array in arrays), faults], values)
         self._count(values)
 
     def _count(self, values: dict[str, Any]) -> None:
@@ -108,10 +105,10 @@ class _Work:
         self.file, self.start = values["file"], values["stop"]
 
     def bytes_done(self) -> int:
-        """Bytes of the files that were read; of a compressed one, when it is done."""
+        """Bytes of the files that were read; of one that can only be read from its beginning, when it is done."""
         here = self._corpora[self.file]
         before = sum(corpus.size for corpus in self._corpora[: self.file])
-        return before + (0 if here.packing else min(self.start, here.size))
+        return before + (0 if here.is_stream else min(self.start, here.size))
 
     def finish(self) -> None:
         """Write the end of the last document, and close the files."""
@@ -134,42 +131,5 @@ def _check(seq_length: int, processes_num: int, fault_limit: float, longest_line
 
 
 def _sum(counts: Sequence[Counter[str]]) -> Counter[str]:
-    names = ("documents", "text_bytes", "empty_documents", "faults")
+    names = ("documents", "text_bytes", "empty_documents", "faults", "damaged")
     return Counter({name: sum(each[name] for each in counts) for name in names})
-
-
-def _told(fault: Fault) -> dict[str, Any]:
-    return {"path": str(fault.path), "offset": fault.offset, "kind": fault.kind, "excerpt": fault.excerpt}
-
-
-def _check_faults(path: Path, counts: Counter[str], limit: float) -> None:
-    """Raise CorpusError with the first faults when they are more than `limit` of all records."""
-    records = counts["documents"] + counts["empty_documents"] + counts["faults"]
-    if counts["faults"] <= limit * records:
-        return
-    kinds: Counter[str] = Counter()
-    shown: list[str] = []
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            fault = json.loads(line)
-            kinds[fault["kind"]] += 1
-            if len(shown) < SHOWN:
-                shown.append("  {path}: byte {offset}: {kind}: {excerpt}".format_map(fault))
-    more = counts["faults"] - len(shown)
-    told = "; ".join(f"{times:,} {kind} ({MEANING[kind]})" for kind, times in kinds.most_common())
-    raise CorpusError(
-        f"{counts['faults']:,} of {records:,} records are no text, more than --fault_limit {limit:g}: {told}\n"
-        + "\n".join(shown + ([f"  and {more:,} more"] if more else []))
-        + f"\nall are listed in {path}; with a higher --fault_limit the same command leaves them out and is done at once"
-    )
-
-
-@contextmanager
-def _hashes(corpora: Sequence[Corpus]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """What gives size and hash of each file, which are read while the rest is done."""
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            futures = [thread.submit(size_and_hash, corpus.path) for corpus in corpora]
-            yield lambda: [future.result() for future in futures]
-        finally:
-            thread.shutdown(wait=False, cancel_futures=True)

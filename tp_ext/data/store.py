@@ -53,7 +53,7 @@ class Store:
         if manifest.get("kind") != KIND:
             raise DatasetError(f"{path}: is '{manifest.get('kind')}' and not '{KIND}'; make it again with preprocess.py")
         check_files(path, manifest, hashes=False, kind=DatasetError)
-        needed = ("vocab_size", "tokens", "text_bytes", "tokenizer_sha256", "sources")
+        needed = ("vocab_size", "tokens", "documents", "text_bytes", "tokenizer_sha256", "sources")
         missing = [name for name in needed if name not in manifest]
         if missing or not {TOKENS, DOCUMENTS, ORIGINS} <= set(manifest["files"]):
             raise DatasetError(f"{path / MANIFEST}: damaged: {', '.join(missing) or 'a file'} is missing from it")
@@ -62,6 +62,8 @@ class Store:
         dtype = id_type(manifest["vocab_size"])
         self.tokens: Array = np.memmap(path / TOKENS, dtype=dtype, mode="r")
         self.documents: Array = np.memmap(path / DOCUMENTS, dtype="<u8", mode="r")
+        if (len(self.tokens), len(self.documents)) != (manifest["tokens"], manifest["documents"] + 1):
+            raise DatasetError(f"{path / MANIFEST}: damaged: its counts are not those of the files")
         self.origins: Array = np.memmap(path / ORIGINS, dtype="<u8", mode="r")
         self._first_after = list(accumulate(source["documents"] for source in manifest["sources"]))
 

@@ -13,6 +13,7 @@ import numpy as np
 from tp_ext.data.batch import Array, Instances, ranges
 from tp_ext.data.store import Store
 from tp_ext.errors import DatasetError
+from tp_ext.tokens.byte_level import ByteLevelTokenizer
 from tp_ext.tokens.sentence_piece import SPACE, SentencePieceTokenizer
 from tp_ext.tokens.tokenizer import Tokenizer, find_tokenizer, open_tokenizer
 
@@ -81,6 +82,8 @@ def search(store: Store, tokenizer: Tokenizer, text: str) -> Iterator[Found]:
         raise DatasetError("the text to search for is empty")
     if isinstance(tokenizer, SentencePieceTokenizer):
         text = tokenizer.normalize(text).replace(" ", SPACE)
+    elif isinstance(tokenizer, ByteLevelTokenizer) and (normalizer := tokenizer.inside.normalizer) is not None:
+        text = normalizer.normalize_str(text)
     wanted = text.encode()
     table = _Bytes(tokenizer)
     before, after = 0, 0  # bytes of the blocks before, and those up to the end of what was found last
@@ -94,6 +97,9 @@ def search(store: Store, tokenizer: Tokenizer, text: str) -> Iterator[Found]:
                 break
             token = start + index
             document = store.document_of(token)
+            if document != store.document_of(start + int(np.searchsorted(ends, place + len(wanted) - 1, "right"))):
+                place = content.find(wanted, place + 1)  # the end of one document and the beginning of the next
+                continue
             first, stop = (int(each) for each in store.documents[document : document + 2])
             last = start + int(np.searchsorted(ends, place + len(wanted) - 1, "right"))
             shown = store.tokens[max(first, token - AROUND) : min(stop, last + 1 + AROUND)]
@@ -115,6 +121,8 @@ def passages(instances: Instances, store: Store, tokenizer: Tokenizer, index: in
             begin, end = (int(each) for each in store.documents[document : document + 2])
             here = min(stop, end)
             text = tokenizer.decode(store.tokens[start:here])
+            if start > begin and tokenizer.piece(int(store.tokens[start])).startswith(SPACE) and not text.startswith(" "):
+                text = f" {text}"  # which decoding takes for the one that is put before a text
             found.append(Passage(document, start - begin, here - start, end - begin, text))
             start = here
     return found

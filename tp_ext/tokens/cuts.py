@@ -83,7 +83,7 @@ def cuts_of(tokenizer: Tokenizer) -> tuple[Cuts, bool] | None:
         return None
     kinds = model.SentencePiece
     pieces = [each.piece for each in model.pieces if each.type in (kinds.NORMAL, kinds.USER_DEFINED)]
-    unknown = None if model.trainer_spec.byte_fallback else _unknown(tokenizer, model, set(chain.from_iterable(pieces)))
+    unknown = None if model.trainer_spec.byte_fallback else _unknown(tokenizer, model, {SPACE, *chain.from_iterable(pieces)})
     return Cuts(pieces, unknown), model.normalizer_spec.add_dummy_prefix
 
 

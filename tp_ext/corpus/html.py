@@ -1,0 +1,63 @@
+"""The text of a page: what is between its tags, but for what is never text, a line for each block."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+_NEVER = frozenset(("script", "style", "noscript", "template", "head", "nav", "footer", "aside", "form", "button", "select",
+                    "textarea", "iframe", "svg", "object"))  # fmt: skip
+_BLOCKS = frozenset((
+    "address", "article", "blockquote", "br", "caption", "center", "dd", "details", "dialog", "div", "dl", "dt", "fieldset",
+    "figcaption", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "legend", "li", "main", "menu", "ol", "p",
+    "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul",
+))  # fmt: skip
+_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
+_ALIASES = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "utf8": "utf-8"}
+_HEAD_BYTES = 4096
+_SPACES = re.compile(r"[ \t\r\f\v\n]+")
+
+
+class _Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.lines: list[list[str]] = [[]]
+        self._never: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _NEVER:
+            self._never.append(tag)
+        elif tag == "body":
+            self._never.clear()  # a head without an end
+        elif tag in _BLOCKS:
+            self.lines.append([])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._never:
+            while self._never.pop() != tag:
+                pass
+        elif tag in _BLOCKS:
+            self.lines.append([])
+
+    def handle_data(self, data: str) -> None:
+        if not self._never:
+            self.lines[-1].append(data)
+
+
+def text_of_page(page: str) -> str:
+    """The text of a page in HTML, without blank lines."""
+    parser = _Text()
+    parser.feed(page)
+    parser.close()
+    lines = (_SPACES.sub(" ", "".join(pieces)).strip() for pieces in parser.lines)
+    return "\n".join(line for line in lines if line)
+
+
+def decoded(content: bytes, charset: str = "") -> str:
+    """A page in the encoding that it, or the `charset` it was sent with, names; UTF-8 where neither does.
+
+    Raises UnicodeDecodeError when it is not in that encoding, and LookupError when there is none of that name.
+    """
+    found = _CHARSET.search(content[:_HEAD_BYTES])
+    name = (charset or (found[1].decode("ascii") if found else "") or "utf-8").strip("\"' ").lower()
+    return content.decode("utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else _ALIASES.get(name, name))
