@@ -5,16 +5,19 @@ BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow frontends lint bench clean
 
 demo: $(VENV)/.installed
 	bash scripts/demo.sh
 
 test: $(VENV)/.tested-with
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not frontends"
 
 test-slow: $(VENV)/.tested-with
 	$(BIN)/python -m pytest -m slow
+
+frontends: $(VENV)/.tested-with
+	$(BIN)/python -m pytest -m frontends
 
 lint: $(VENV)/.tested-with
 	$(BIN)/ruff check .

@@ -65,10 +65,13 @@ def whole_folder(path: Path, what: str, kind: type[UserError], replace: bool = T
     path = _free(path, what, kind, replace)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        lock = os.open(part, os.O_RDONLY)
     except OSError as error:
         raise kind(f"{path}: cannot be written ({error.strerror})") from None
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield part
         for file in part.rglob("*"):
             if file.is_file():
@@ -76,6 +79,7 @@ def whole_folder(path: Path, what: str, kind: type[UserError], replace: bool = T
         _take_place(part, path, kind, replace)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        os.close(lock)
 
 
 @contextmanager
@@ -136,6 +140,21 @@ def _restore(path: Path, what: str) -> None:
             old.replace(path)
 
 
+def _remove_left_behind(path: Path) -> None:
+    """Remove what runs that were killed left beside `path`; a run that lives holds a lock on its folder."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if not part.is_dir():
+            continue
+        lock = os.open(part, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(part, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)
+
+
 def _take_place(part: Path, path: Path, kind: type[UserError], replace: bool) -> None:
     """Rename `part` to `path`; what is there already goes when that is done."""
     part.chmod(0o777 & ~_umask())
@@ -174,15 +193,21 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         part.write_bytes(json_bytes(values, indent=2) + b"\n")
 
 
-def write_manifest(folder: Path, kind: str, values: Mapping[str, Any]) -> None:
-    """Write `folder`'s manifest: what it is, `values`, the size and hash of each file, and what made it."""
+def write_manifest(
+    folder: Path, kind: str, values: Mapping[str, Any], known: Mapping[Path, Mapping[str, Any]] | None = None
+) -> None:
+    """Write `folder`'s manifest: what it is, `values`, the size and hash of each file, and what made it.
+
+    `known` are sizes and hashes of some of the files.
+    """
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    known = known or {}
     write_json(
         folder / MANIFEST,
         {
             "kind": kind,
             **values,
-            "files": {str(file.relative_to(folder)): size_and_hash(file) for file in files},
+            "files": {str(file.relative_to(folder)): known.get(file) or size_and_hash(file) for file in files},
             "made_by": {"tp_ext": __version__, "python": platform.python_version(), "command": sys.argv},
         },
     )

@@ -84,7 +84,7 @@ def test_a_grown_model_keeps_it_and_names_its_padding(chat, tmp_path, merged, mo
     grow_weights(settings, tmp_path / "merged", tmp_path / "grown")
     holds(tmp_path / "grown", pad=with_pad.vocab_size - 1)
     expected = {"pad_token": "<pad>", "chat_template": "{{ old }}", "model_max_length": 4096}
-    assert read_json(tmp_path / "grown" / "tokenizer_config.json") == expected
+    assert expected.items() <= read_json(tmp_path / "grown" / "tokenizer_config.json").items()
 
 
 def test_the_roles_of_pieces_stay_where_the_model_has_them(chat, tmp_path, tokenizer, monkeypatch):

@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ import torch
 from conftest import BLOOM, LLAMA, tiny
 from safetensors.torch import load_file, save_file
 
-from tp_ext.checkpoint import files
-from tp_ext.checkpoint.convert import convert
-from tp_ext.checkpoint.files import Weights, write_safetensors
+from tp_ext.checkpoint import layout
+from tp_ext.checkpoint.containers import SAFETENSORS, TORCH, safetensors_file
+from tp_ext.checkpoint.convert import Conversion, convert
+from tp_ext.checkpoint.files import Weights
 from tp_ext.checkpoint.formats import open_model
+from tp_ext.checkpoint.tensors import TYPES, Slot
 from tp_ext.errors import CheckpointError, ConfigError
 from tp_ext.models import build, families
 from tp_ext.models.decoder import initial_weight
@@ -50,7 +53,7 @@ def test_every_format_gives_every_tensor_back(model, tmp_path):
 
 def test_shards_with_an_index_are_one_model(model, tmp_path, monkeypatch):
     path, expected = model
-    monkeypatch.setattr(files, "SHARD_BYTES", 50_000)
+    monkeypatch.setattr(layout, "SHARD_BYTES", 50_000)
     for to in ("native", "huggingface"):
         convert(path, tmp_path / to, to, families)
         assert len(list((tmp_path / to).glob("model-*-of-*.safetensors"))) > 1
@@ -74,7 +77,7 @@ def test_shards_with_an_index_are_one_model(model, tmp_path, monkeypatch):
 
 def test_half_precision_stays_as_it_is_and_changes_on_request(tmp_path):
     expected = model_folder(tmp_path / "model", LLAMA)
-    convert(tmp_path / "model", tmp_path / "half", "native", families, dtype="bf16")
+    convert(tmp_path / "model", tmp_path / "half", Conversion(to="native", dtype="bf16"), families)
     convert(tmp_path / "half", tmp_path / "hf", "huggingface", families)
     source = open_model(tmp_path / "hf", families)
     assert source.dtype == torch.bfloat16
@@ -161,7 +164,7 @@ def test_a_head_that_differs_from_its_tied_embedding_is_not_dropped_silently(tmp
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
     model_folder(tmp_path / "model", LLAMA)
-    monkeypatch.setattr("tp_ext.checkpoint.formats.write_manifest", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("tp_ext.checkpoint.convert.write_manifest", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         convert(tmp_path / "model", tmp_path / "out", "native", families)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -169,7 +172,8 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_conversion_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch):
     model_folder(tmp_path / "model", LLAMA)
-    monkeypatch.setattr("torch.equal", lambda *_: False)
+    whole = safetensors_file.bytes_of
+    monkeypatch.setattr(safetensors_file, "bytes_of", lambda tensor, kind: bytes(whole(tensor, kind))[::-1])
     with pytest.raises(CheckpointError, match="reads back differently"):
         convert(tmp_path / "model", tmp_path / "out", "native", families)
     assert not (tmp_path / "out").exists()
@@ -183,7 +187,7 @@ def test_a_value_the_type_cannot_hold_is_refused(tmp_path, value, expected):
     tensors["encoder.layer_norm.weight"][3] = value
     torch.save(tensors, file)
     with pytest.raises(CheckpointError, match=f"encoder.layer_norm.weight .*{expected}"):
-        convert(tmp_path / "model", tmp_path / "out", "native", families, dtype="fp16")
+        convert(tmp_path / "model", tmp_path / "out", Conversion(to="native", dtype="fp16"), families)
     assert not (tmp_path / "out").exists()
 
 
@@ -222,17 +226,27 @@ def test_no_page_of_a_file_stays_in_memory_when_its_tensors_are_gone(tmp_path, t
     source = convert(tmp_path / "model", tmp_path / "other", to, families)
     held = [tensor for _, tensor in source.read()]
     maps = Path("/proc/self/maps")
-    assert str(tmp_path / "other") in maps.read_text()
+    assert (str(tmp_path / "other") in maps.read_text()) == (to != "tencentpretrain")  # .bin is read, never mapped
     assert held
     del held
     assert str(tmp_path / "other") not in maps.read_text()
     assert dict(source.read())
 
 
-def test_what_we_write_is_what_the_safetensors_package_reads(tmp_path):
-    tensors = {"a": torch.randn(3, 5).bfloat16(), "b": torch.randn(7).bfloat16(), "c": torch.zeros(0, 2).bfloat16()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    write_safetensors(tmp_path, "model", shapes, torch.bfloat16, iter(tensors.items()))
-    found = load_file(tmp_path / "model.safetensors")
-    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
-    assert Weights(tmp_path, [tmp_path / "model.safetensors"]).shapes == shapes
+@pytest.mark.parametrize("kind", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize("container", [SAFETENSORS, TORCH], ids=lambda container: container.suffix)
+def test_what_we_write_is_what_the_package_itself_reads(tmp_path, container, kind):
+    dtype = TYPES[kind]
+    tensors = {"a": torch.randn(3, 5).to(dtype), "b": torch.randn(7).to(dtype), "c": torch.zeros(0, 2, dtype=dtype)}
+    file = tmp_path / f"model{container.suffix}"
+    writer = container.create(file, {name: Slot(tuple(each.shape), kind) for name, each in tensors.items()}, {})
+    for tensor in tensors.values():
+        writer.add(tensor)
+    writer.close()
+    found = load_file(file) if container is SAFETENSORS else torch.load(file, weights_only=True, mmap=True)
+    again = Weights.open(tmp_path, [file])
+    for name, tensor in tensors.items():
+        assert torch.equal(found[name], tensor)
+        assert torch.equal(again.read(name), tensor)
+    if container is TORCH:
+        assert zipfile.ZipFile(file).testzip() is None

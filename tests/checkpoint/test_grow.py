@@ -10,8 +10,9 @@ from conftest import BLOOM, LLAMA, WORDS, environment, extend_spm, tiny
 
 from tp_ext.checkpoint import grow as module
 from tp_ext.checkpoint.convert import convert
-from tp_ext.checkpoint.formats import EMBEDDING, HEAD, open_model, write_trained, write_weights
+from tp_ext.checkpoint.formats import open_model, write_trained, write_weights
 from tp_ext.checkpoint.grow import METHODS, grow, mean_row
+from tp_ext.checkpoint.source import EMBEDDING, HEAD
 from tp_ext.errors import CheckpointError
 from tp_ext.models import build, families
 from tp_ext.models.decoder import initial_weight
@@ -245,7 +246,8 @@ import resource, shutil, sys
 from pathlib import Path
 import torch
 from tp_ext.checkpoint import files
-from tp_ext.checkpoint.formats import Source, open_model, shapes_of, write_weights
+from tp_ext.checkpoint.formats import open_model, write_weights
+from tp_ext.checkpoint.source import Source, shapes_of
 from tp_ext.checkpoint.grow import grow
 from tp_ext.models import config_of, families
 

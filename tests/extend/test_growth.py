@@ -8,8 +8,9 @@ import torch
 from conftest import BLOOM, LLAMA, extend_spm, make_texts, tiny
 
 from tp_ext.checkpoint.convert import convert
-from tp_ext.checkpoint.formats import EMBEDDING, HEAD, KIND, open_model, write_trained
+from tp_ext.checkpoint.formats import KIND, open_model, write_trained
 from tp_ext.checkpoint.grow import METHODS
+from tp_ext.checkpoint.source import EMBEDDING, HEAD
 from tp_ext.errors import CheckpointError, ConfigError
 from tp_ext.extend import growth as module
 from tp_ext.extend.growth import GrowthSettings, grow_model, manifest_of
@@ -73,7 +74,8 @@ def test_what_is_written_is_the_base_with_more_rows_in_the_same_format(tmp_path,
         assert len(other) == (merged.vocab_size if name in (EMBEDDING, HEAD) else len(one))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert "tokenizer.model" in names
-    assert not names & {"tokenizer_config.json", "manifest.json"}
+    assert "manifest.json" not in names
+    assert ("tokenizer_config.json" in names) == ("tokenizer.json" in names) == (to == "huggingface")
     assert (tmp_path / "out" / "tokenizer.model").read_bytes() == merged.content
     assert (growth.rows_before, growth.rows_after, growth.vocab_padding) == (500, merged.vocab_size, 0)
     tables = 1 if before.config.tie_weights else 2

@@ -56,11 +56,23 @@ def test_sampling_follows_its_seed(model):
     assert first != model.generate(PROMPTS, max_new_tokens=20, temperature=1.5, seed=2)
 
 
+def test_a_stream_is_told_token_by_token_and_is_what_generate_gives(model):
+    for prompt in PROMPTS:
+        settings = {"max_new_tokens": 20, "temperature": 1.0, "seed": 4}
+        pieces = list(model.stream(prompt, **settings))
+        assert "".join(pieces) == model.generate([prompt], **settings)[0]
+        assert 1 < len(pieces) <= 20
+        ids = [model.tokenizer.bos_id, *model.tokenizer.encode(prompt)]
+        assert list(model.stream(ids, **settings)) == pieces
+    with pytest.raises(ConfigError, match="a prompt is at least one id, from 0 to 499"):
+        model.stream([500])
+
+
 def drawn(model, count=40):
     """Ids drawn almost evenly from all that may be."""
     ids = torch.tensor([[1, 5]] * 40)
-    rows = model._continue(ids, torch.ones_like(ids).bool(), count, 100.0, 1.0, 0, 1.0, 0, True, lambda *_: None)
-    return [token for row in rows for token in row]
+    steps = model._steps(ids, torch.ones_like(ids).bool(), count, 100.0, 1.0, 0, 1.0, 0, True)
+    return [token for step in steps for token in step if token is not None]
 
 
 @pytest.mark.parametrize("padding", [0, 12])
@@ -94,7 +106,7 @@ def test_the_end_of_text_ends_a_text(model):
     assert likeliest != eos
     model.tokenizer.eos_id = likeliest
     try:
-        assert model._continue(ids, torch.ones_like(ids).bool(), 5, 0.0, 1.0, 0, 1.0, 0, True, lambda *_: None) == [[]]
+        assert list(model._steps(ids, torch.ones_like(ids).bool(), 5, 0.0, 1.0, 0, 1.0, 0, True)) == [[None]]
     finally:
         model.tokenizer.eos_id = eos
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import LLAMA, metrics, pretrain, tiny
 
-from tp_ext.checkpoint.formats import EMBEDDING, HEAD, open_model, write_trained
+from tp_ext.checkpoint.formats import open_model, write_trained
+from tp_ext.checkpoint.source import EMBEDDING, HEAD
 from tp_ext.models import build, families
 from tp_ext.models.decoder import initial_weight
 

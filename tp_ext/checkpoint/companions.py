@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tp_ext.checkpoint.source import Source
 from tp_ext.errors import CheckpointError, TokenizerError
 from tp_ext.settings import read_json
+from tp_ext.tokens.expressible import why_not_tokenizers
+from tp_ext.tokens.fast import write_fast
+from tp_ext.tokens.sentence_piece import SentencePieceTokenizer
 from tp_ext.tokens.special_names import CONFIG as TOKENIZER_CONFIG
 from tp_ext.tokens.special_names import names_in
 from tp_ext.tokens.special_names import read as files_beside
 from tp_ext.tokens.tokenizer import FILE_NAMES, Tokenizer, find_tokenizer, open_tokenizer
 
-CONFIG = "config.json"
+CONFIG, FAST = "config.json", "tokenizer.json"
 EXTRAS = "huggingface.json"
 """In folders of other formats: what a Hugging Face config.json said that ours has no word for."""
 GENERATION = "generation_config.json"
@@ -45,6 +49,14 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file() and not (folder / name).exists():
             shutil.copyfile(source / name, folder / name)
+
+
+def write_tokenizer(source: Source, folder: Path) -> None:
+    """Give `folder` the tokenizer of a model: that beside it, else the one in the file of its weights."""
+    copy_tokenizer(source.folder, folder)
+    if find_tokenizer(folder) is None:
+        for name, content in source.carried.items():
+            (folder / name).write_bytes(content)
 
 
 def carry_settings(source: Path, folder: Path, merged: Tokenizer) -> None:
@@ -91,6 +103,23 @@ def write_extras(source: Path, folder: Path, extras: Mapping[str, Any]) -> None:
         _write(folder / EXTRAS, extras)
     if (source / GENERATION).is_file():
         shutil.copyfile(source / GENERATION, folder / GENERATION)
+
+
+def write_fast_tokenizer(folder: Path) -> None:
+    """Write `tokenizer.json` for a sentencepiece model in `folder` that has none, where that form can express it.
+
+    Without it transformers converts the model anew, and cuts runs of spaces differently.
+    """
+    path = find_tokenizer(folder)
+    if path is None or path.suffix == ".json" or (folder / FAST).exists():
+        return
+    tokenizer = open_tokenizer(path)
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    if why_not_tokenizers(tokenizer) is None:
+        known = _read(folder / TOKENIZER_CONFIG)
+        write_fast(tokenizer, folder)
+        written = _read(folder / TOKENIZER_CONFIG)
+        _write(folder / TOKENIZER_CONFIG, {**written, **known, "tokenizer_class": written["tokenizer_class"]})
 
 
 def _special_ids(folder: Path, must: bool) -> dict[str, int]:

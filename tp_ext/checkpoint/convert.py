@@ -1,44 +1,189 @@
-"""A model from one format into another, compared with its source before it is called done."""
+"""A model from one format into another, with a certificate that it still is the same model."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from tp_ext.checkpoint.files import DTYPES
-from tp_ext.checkpoint.formats import FORMATS, KIND, Source, open_model, write_model
+from tp_ext.checkpoint import certificate, companions
+from tp_ext.checkpoint.digests import Digests, watched
+from tp_ext.checkpoint.formats import FORMATS, KIND, open_model, plan_model
+from tp_ext.checkpoint.formats.format import Format, Target
+from tp_ext.checkpoint.layout import write_layout
+from tp_ext.checkpoint.source import WHOLE, Degree, Named, Source
+from tp_ext.checkpoint.tensors import DTYPES, TYPE_OF
+from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError, suggest
-from tp_ext.output import whole_folder
+from tp_ext.output import MANIFEST, check_files, size_and_hash, whole_folder, write_json, write_manifest
 from tp_ext.registry import Family, Registry
+from tp_ext.settings import read_json
+
+OPTIONS = {**{name: TYPE_OF[dtype] for name, dtype in DTYPES.items()}, "q8_0": "Q8_0"}
+"""The types of weights that can be asked for."""
+_COSMETIC: dict[str, Any] = {"dropout": 0.0, "max_seq_length": 1, "encoder": "", "layer_number_scale": False}
+"""Fields that the numbers of a model do not depend on, which formats may not have words for."""
+
+Proof = Callable[[Source, Source, str], Mapping[str, Any]]
+"""Compares what source and target compute, given the type of the target. Raises CheckpointError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What is asked of a conversion, beside from where and to where."""
+
+    to: str
+    """A format's name."""
+    dtype: str | None = None
+    """One of OPTIONS; None keeps the type, and then every number stays bit for bit."""
+    degree: Degree = WHOLE
+    pad_vocab: bool = False
+    """Add rows that stand for no piece where the vocabulary does not divide by the degree."""
+    expected: str | None = None
+    """The format of the source, where a folder holds several."""
+    config_path: Path | None = None
+    """The model's JSON, where there is none beside the weights."""
+
+    def __post_init__(self) -> None:
+        chosen = FORMATS.get(self.to) if self.to in FORMATS.names() else None
+        if chosen is None:
+            raise CheckpointError(f"no format named '{self.to}'.{suggest(self.to, FORMATS.names())}")
+        if self.dtype is not None and self.dtype not in OPTIONS:
+            raise CheckpointError(f"no type named '{self.dtype}'.{suggest(self.dtype, OPTIONS)}")
+        if self.dtype == "q8_0" and self.to != "gguf":
+            raise CheckpointError(f"q8_0 is a type of GGUF's; {self.to} has {', '.join(DTYPES)}")
+        if not chosen.is_cut and self.degree != WHOLE:
+            cut = ", ".join(each.name for each in FORMATS if each.is_cut)
+            raise CheckpointError(f"{self.to} is not cut; a degree is for {cut}")
+        if self.pad_vocab and not (chosen.is_cut and chosen.keeps_padding):
+            padded = ", ".join(each.name for each in FORMATS if each.is_cut and each.keeps_padding)
+            raise CheckpointError(f"{self.to} has no word for rows that stand for nothing; --pad_vocab is for {padded}")
+
+    @property
+    def format(self) -> Format:
+        """The format that is written."""
+        return FORMATS.get(self.to)
 
 
 def convert(
-    path: Path, output: Path, to: str, families: Registry[Family], dtype: str | None = None, config_path: Path | None = None
-) -> Source:
-    """Write the model at `path` in the format `to` into the folder `output`; what was written, opened again.
+    path: Path, output: Path, asked: Conversion | str, families: Registry[Family], proof: Proof | None = None,
+) -> Source:  # fmt: skip
+    """Write the model at `path` into the folder `output` as `asked` (a format's name alone keeps all else); what was
+    written, opened again.
 
-    `dtype` (fp32, bf16, fp16) changes the type of the weights; None keeps it, and then every number stays bit for bit.
-    Raises CheckpointError or ConfigError, and leaves no output, when the source is not exactly a model of its
-    configuration, or when what was written, read back through the inverse table, is not what was read.
+    It is read back through the inverse table, and the hash of every tensor compared with the source's; `proof` may
+    compare more. conversion.json in `output` says so. Raises CheckpointError or ConfigError, and leaves no output, when
+    the source is not exactly a model of its configuration, is damaged, or anything differs.
     """
-    if to not in FORMATS:
-        raise CheckpointError(f"no format named '{to}'.{suggest(to, FORMATS)}")
+    asked = Conversion(to=asked) if isinstance(asked, str) else asked
+    return convert_source(open_model(path, families, asked.config_path, asked.expected), output, asked, families, proof)
+
+
+def convert_source(
+    source: Source, output: Path, asked: Conversion, families: Registry[Family], proof: Proof | None = None
+) -> Source:
+    """As `convert`, of a model that is open."""
+    path = source.path
+    check_apart(path, output)
+    target = Target(OPTIONS[asked.dtype] if asked.dtype else TYPE_OF[source.dtype], asked.degree)
+    kept = _as_kept(source, asked)
+    with whole_folder(output, KIND, CheckpointError) as folder, _checked_files(source), ThreadPoolExecutor(1) as thread:
+        files: dict[Path, Future[dict[str, Any]]] = {}
+
+        def finished(file: Path) -> None:
+            files[file] = thread.submit(size_and_hash, file)
+
+        hashes, own, exact = _write(folder, source, kept, asked, target, finished)
+        parent = certificate.check_parent(source, own)
+        written = open_model(folder, families, expected=asked.to)
+        certificate.compare(hashes, certificate.read_back(written, asked.format, target),
+                            "reads back differently from what was written; nothing was kept")  # fmt: skip
+        _compare_configs(kept, written)
+        logits = proof(kept, written, target.type) if proof else None
+        said = certificate.certificate(source, kept, asked.format, target, hashes, own, exact, parent, logits)
+        write_json(folder / certificate.FILE, said)
+        manifest = {"format": asked.to, "family": source.family.name, "tensors": hashes,
+                    "source": {"path": str(path), "format": source.format}}  # fmt: skip
+        write_manifest(folder, KIND, manifest, {file: known.result() for file, known in files.items()})
+    return open_model(output, families, expected=asked.to)
+
+
+def check_apart(path: Path, output: Path) -> None:
+    """Raise CheckpointError when an output would be written over its input."""
     if output.resolve() == path.resolve() or output.resolve() in path.resolve().parents:
         raise CheckpointError(f"{output}: is where the input is; name another folder")
-    source = open_model(path, families, config_path)
-    wanted = DTYPES[dtype] if dtype else source.dtype
-    with whole_folder(output, KIND, CheckpointError) as folder:
-        write_model(folder, source, to, wanted, {"source": {"path": str(path), "format": source.format}})
-        _compare(source if to == "native" else source.without_padding(), open_model(folder, families), wanted)
-    return open_model(output, families)
 
 
-def _compare(source: Source, written: Source, dtype: torch.dtype) -> None:
-    for (name, before), (same, after) in zip(source.read(), written.read(), strict=True):
-        if not bool(torch.isfinite(before).all()):
-            raise CheckpointError(f"{source.path}: {name} holds values that are no finite numbers")
-        if not bool(torch.isfinite(before.to(dtype)).all()):
-            raise CheckpointError(f"{source.path}: {name} has values too large for {str(dtype)[6:]}; take bf16 or fp32")
-        if name != same or not torch.equal(before.to(dtype), after):
-            raise CheckpointError(f"{name} reads back differently from what was written; nothing was kept")
+def _as_kept(source: Source, asked: Conversion) -> Source:
+    """`source` with the rows that the format and the degree want."""
+    if asked.pad_vocab:
+        return source.padded(asked.degree.tensor)
+    return source if asked.format.keeps_padding else source.without_padding()
+
+
+def _write(
+    folder: Path, source: Source, kept: Source, asked: Conversion, target: Target, finished: Callable[[Path], None]
+) -> tuple[dict[str, str], dict[str, str], bool]:
+    """Write all files of the model, and tell `finished` of each file of weights.
+
+    Gives the hashes of its tensors as they will be read back and as they were, and whether all values stayed.
+    """
+    hashes, own = Digests(), Digests()
+    alike = kept.shapes == source.shapes and _keeps_types(source, asked.format, target)
+    if not alike:
+        kept = _as_kept(watched(source, own), asked)
+    unwatched = kept
+
+    def read() -> Named:
+        return certificate.expected(unwatched, target, asked.format, asked.dtype is not None, hashes)
+
+    companions.write_tokenizer(source, folder)
+    plan = plan_model(folder, replace(kept, read=read), asked.to, target)
+    write_layout(folder, plan.container, plan.layout, plan.slots, plan.read(), finished)
+    return hashes.hashes, hashes.hashes if alike else own.hashes, hashes.exact
+
+
+def _keeps_types(source: Source, to: Format, target: Target) -> bool:
+    before = FORMATS.get(source.format).type_of if source.format in FORMATS.names() else None
+    return target.type == TYPE_OF[source.dtype] and before is to.type_of
+
+
+@contextmanager
+def _checked_files(source: Source) -> Iterator[None]:
+    """Compare the files of a source that has a manifest with it, in another thread while the block runs.
+
+    Where the manifest tells the hash of each tensor, these are compared anyway.
+    """
+    manifest = source.weights_folder / MANIFEST
+    values = read_json(manifest, CheckpointError) if manifest.is_file() else {"tensors": {}}
+    if "tensors" in values:
+        yield
+        return
+    with ThreadPoolExecutor(1) as thread:
+        check = thread.submit(check_files, source.weights_folder, values, True, CheckpointError)
+        try:
+            yield
+        except CheckpointError:
+            check.result()  # a damaged file is the better reason
+            raise
+        check.result()
+
+
+def _compare_configs(kept: Source, written: Source) -> None:
+    """Raise CheckpointError when what was written says another number of the model than the source."""
+    one, other = (_essence(source.config) for source in (kept, written))
+    wrong = [
+        f"{field.name} {getattr(one, field.name)!r} becomes {getattr(other, field.name)!r}"
+        for field in dataclasses.fields(one) if getattr(one, field.name) != getattr(other, field.name)
+    ]  # fmt: skip
+    if wrong:
+        raise CheckpointError(f"{kept.path}: {written.format} cannot say all of its configuration: {'; '.join(wrong)}")
+
+
+def _essence(config: ModelConfig) -> ModelConfig:
+    """What the numbers of a model depend on, said in one way."""
+    return config.replace(**_COSMETIC, local_kv_heads_num=config.kv_heads, attention_head_size=config.head_size)

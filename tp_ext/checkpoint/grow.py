@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tp_ext.checkpoint.formats import EMBEDDING, HEAD, Source
+from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source
 from tp_ext.errors import CheckpointError, suggest
 from tp_ext.tokens.rows import check_added, check_beside, check_rows
 from tp_ext.tokens.tokenizer import Tokenizer

@@ -86,3 +86,12 @@ def _fuse_heads(tensors: Sequence[Tensor], config: ModelConfig) -> Tensor:
 
 FUSED_HEADS = Move(_split_heads, _fuse_heads)
 """Query, key and value as one tensor with rows (head, which, D), as in BLOOM's `query_key_value`; weight or bias."""
+
+
+def _unstack(tensor: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
+    sizes = [heads * config.head_size for heads in (config.heads_num, config.kv_heads, config.kv_heads)]
+    return tuple(part.contiguous() for part in tensor.split(sizes))
+
+
+STACKED = Move(_unstack, lambda tensors, _: torch.cat(list(tensors)))
+"""Query, key and value as one tensor, one below the other, as in GGUF's `attn_qkv`; weight or bias."""

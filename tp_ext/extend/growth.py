@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from tp_ext.checkpoint.files import compare_shapes
-from tp_ext.checkpoint.formats import EMBEDDING, HEAD, Source, open_model, write_weights
+from tp_ext.checkpoint.formats import open_model, write_weights
 from tp_ext.checkpoint.grow import BLOCK, METHODS, grow
+from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source
 from tp_ext.errors import CheckpointError, ConfigError, raise_all
 from tp_ext.infer.layerwise import Windows, bits_per_byte, leading_text, windows
 from tp_ext.models import families

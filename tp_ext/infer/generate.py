@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -82,13 +82,52 @@ class LanguageModel:
             raise ConfigError("an empty prompt needs a tokenizer with a bos piece")
         ids, keep = _pad_left(encoded)
         self._check_length(ids.shape[1] + max_new_tokens)
-        added = self._continue(ids, keep, max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, use_cache,
-                               progress)  # fmt: skip
+        added: list[list[int]] = [[] for _ in encoded]
+        steps = self._steps(ids, keep, max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed, use_cache)
+        for number, step in enumerate(steps):
+            for new, token in zip(added, step, strict=True):
+                new.extend([] if token is None else [token])
+            progress(number + 1, max_new_tokens)
         texts = []
         for prompt, new in zip(encoded, added, strict=True):
             whole, known = self.tokenizer.decode(prompt + new), self.tokenizer.decode(prompt)
             texts.append(whole[len(known) :])
         return texts
+
+    def stream(
+        self, prompt: str | Sequence[int], max_new_tokens: int = 64, temperature: float = 0.0, top_p: float = 1.0,
+        top_k: int = 0, repetition_penalty: float = 1.0, seed: int = 0,
+    ) -> Iterator[str]:  # fmt: skip
+        """As `generate`, for one prompt: what the model adds, token by token; nothing where a character is incomplete.
+
+        A prompt of ids is taken as it is. All of it together is what `generate` gives.
+        """
+        texts = [prompt] if isinstance(prompt, str) else []
+        _check(texts or [""], max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+        before = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        begin = before + self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if not begin or min(begin) < 0 or max(begin) >= self.model.config.pieces:
+            raise ConfigError(f"a prompt is at least one id, from 0 to {self.model.config.pieces - 1}")
+        ids, keep = _pad_left([begin])
+        self._check_length(len(begin) + max_new_tokens)
+        return self._told(begin, self._steps(ids, keep, max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed,
+                                             use_cache=True))  # fmt: skip
+
+    def _told(self, begin: list[int], steps: Iterator[list[int | None]]) -> Iterator[str]:
+        """The text that each step adds behind `begin`; told one step later, as the last tells all that is left."""
+        known, told, ids = len(self.tokenizer.decode(begin)), 0, list(begin)
+        text, waiting = "", None
+        for (token,) in steps:
+            if token is None:
+                break
+            if waiting is not None:
+                yield waiting
+            ids.append(token)
+            text = self.tokenizer.decode(ids)[known:]
+            whole = told if text.endswith(_INCOMPLETE) else len(text)
+            waiting, told = text[told:whole], whole
+        if waiting is not None:
+            yield waiting + text[told:]
 
     def _check_length(self, length: int) -> None:
         config = self.model.config
@@ -105,35 +144,38 @@ class LanguageModel:
         return never
 
     @torch.no_grad()
-    def _continue(
+    def _steps(
         self, ids: Tensor, keep: Tensor, count: int, temperature: float, top_p: float, top_k: int, penalty: float,
-        seed: int, use_cache: bool, progress: Callable[[int, int], None],
-    ) -> list[list[int]]:  # fmt: skip
-        """Ids added to each row of `ids` [B, T], whose padding is where `keep` is False; without end-of-text."""
+        seed: int, use_cache: bool,
+    ) -> Iterator[list[int | None]]:  # fmt: skip
+        """Step by step the id added to each row of `ids` [B, T], whose padding is where `keep` is False.
+
+        None from the end of a row's text on; it ends when all rows have.
+        """
         ids, keep = ids.to(self.device), keep.to(self.device)
         generator = torch.Generator(self.device).manual_seed(seed)
         room = ids.shape[1] + count
         caches = [LayerCache(room) for _ in self.model.encoder.transformer] if use_cache else None
-        added: list[list[int]] = [[] for _ in ids]
         running = [True] * len(ids)
         unseen = ids
         never = self._never_chosen()
-        for number in range(count):
+        for _ in range(count):
             logits = self.model(unseen, keep=None if bool(keep.all()) else keep, caches=caches)[:, -1].float()
             logits[:, never] = float("-inf")
             _penalize(logits, ids, keep, penalty)
             chosen = _choose(logits, temperature, top_p, top_k, generator)
-            for row, token in enumerate(chosen.tolist()):
-                running[row] = running[row] and token != self.tokenizer.eos_id
-                if running[row]:
-                    added[row].append(token)
-            progress(number + 1, count)
+            tokens = chosen.tolist()
+            running = [on and token != self.tokenizer.eos_id for on, token in zip(running, tokens, strict=True)]
+            yield [token if on else None for on, token in zip(running, tokens, strict=True)]
             if not any(running):
                 break
             ids = torch.cat([ids, chosen[:, None]], 1)
             keep = torch.cat([keep, torch.ones_like(keep[:, :1])], 1)
             unseen = chosen[:, None] if caches else ids
-        return added
+
+
+_INCOMPLETE = "\ufffd"
+"""What a character is decoded to while some of its bytes are missing."""
 
 
 def _check(

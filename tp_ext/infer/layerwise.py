@@ -1,4 +1,4 @@
-"""Bits per byte of text under a model of which one layer at a time is in memory."""
+"""Logits, and bits per byte of text, under a model of which one layer at a time is in memory."""
 
 # T tokens of a window, E model size
 
@@ -12,7 +12,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from tp_ext.checkpoint.formats import EMBEDDING, HEAD, Source
+from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source
 from tp_ext.errors import CheckpointError, ConfigError, TokenizerError
 from tp_ext.models import build
 from tp_ext.nn.loss import linear_cross_entropy
@@ -70,17 +70,37 @@ def bits_per_byte(source: Source, texts: Sequence[Windows], device: str | None =
     All texts go through a layer while it is in memory, so the weights are read once. `device` is by default the GPU
     where there is one. Raises CheckpointError where the result is no finite number.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     runs = [torch.tensor(ids) for text in texts for ids in text.ids]
+    hidden, head = _run(source, [run[:-1] for run in runs], device)
+    nats = _nats(hidden, runs, head)
+    results = []
+    for text in texts:
+        results.append(sum(nats[: len(text.ids)]) / math.log(2) / text.text_bytes)
+        nats = nats[len(text.ids) :]
+    if not all(map(math.isfinite, results)):
+        raise CheckpointError(f"{source.path}: the bits per byte of a text are no finite number; its weights are damaged")
+    return results
+
+
+@torch.no_grad()
+def logits(source: Source, ids: Tensor, device: str | None = None) -> Tensor:
+    """Logits [B, T, V], float32, of `ids` [B, T]; V are the rows that stand for a piece."""
+    hidden, head = _run(source, list(ids), device)
+    return torch.cat([each @ head.t() for each in hidden])
+
+
+def _run(source: Source, runs: Sequence[Tensor], device: str | None) -> tuple[list[Tensor], Tensor]:
+    """The last hidden states [1, T, E] of each run of ids, and the head [V, E], float32; a layer at a time is read."""
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with torch.device("meta"):
         model = build(source.config).eval()
-    hidden: list[Tensor] = []  # [1, T, E] of each run
+    hidden: list[Tensor] = []
     head = None
     for name, weights in groupby(source.read(), lambda named: _part_of(named[0])):
         if name in (EMBEDDING, HEAD):
             ((_, table),) = weights
             if name == EMBEDDING:
-                hidden = [table[run[:-1]].float()[None].to(place) for run in runs]
+                hidden = [table[run].float()[None].to(place) for run in runs]
             if name == HEAD or source.config.tie_weights:
                 head = table
             del table
@@ -92,14 +112,7 @@ def bits_per_byte(source: Source, texts: Sequence[Windows], device: str | None =
         hidden = [part(each) for each in hidden]
         part.to("meta")
     assert head is not None
-    nats = _nats(hidden, runs, head[: source.config.pieces].to(place, torch.float32))
-    results = []
-    for text in texts:
-        results.append(sum(nats[: len(text.ids)]) / math.log(2) / text.text_bytes)
-        nats = nats[len(text.ids) :]
-    if not all(map(math.isfinite, results)):
-        raise CheckpointError(f"{source.path}: the bits per byte of a text are no finite number; its weights are damaged")
-    return results
+    return hidden, head[: source.config.pieces].to(place, torch.float32)
 
 
 def _part_of(name: str) -> str:

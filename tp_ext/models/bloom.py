@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tp_ext.checkpoint.names import FUSED_HEADS, row
+from tp_ext.checkpoint.names import FUSED_HEADS, STACKED, Move, row
 from tp_ext.config import ModelConfig
 from tp_ext.errors import ConfigError, raise_all
 from tp_ext.models.decoder import Decoder, DecoderLayer
@@ -34,34 +34,46 @@ SIZES = {
     "bloom-176b": _sized(14336, 112, 70),
 }
 
-_LAYER, _THEIR_LAYER = "encoder.transformer.{i}.", "transformer.h.{i}."
+_LAYER, _PARTS = "encoder.transformer.{i}.", ("weight", "bias")
 
 
 def _linear(ours: str, theirs: str) -> tuple[Any, ...]:
-    return tuple(row(f"{_LAYER}{ours}.{part}", f"{_THEIR_LAYER}{theirs}.{part}") for part in ("weight", "bias"))
+    return tuple(row(f"{_LAYER}{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias"))
 
 
 def _norm(ours: str, theirs: str) -> tuple[Any, ...]:
     return row(f"{ours}.gamma", f"{theirs}.weight"), row(f"{ours}.beta", f"{theirs}.bias")
 
 
-def _qkv(part: str) -> Any:
-    ours = tuple(f"{_LAYER}self_attn.linear_layers.{which}.{part}" for which in range(3))
-    return row(ours, f"{_THEIR_LAYER}self_attention.query_key_value.{part}", FUSED_HEADS)
+def _qkv(theirs: str, move: Move) -> tuple[Any, ...]:
+    ours = {part: tuple(f"{_LAYER}self_attn.linear_layers.{which}.{part}" for which in range(3)) for part in _PARTS}
+    return tuple(row(ours[part], f"{theirs}.{part}", move) for part in _PARTS)
 
 
 HUGGINGFACE = (
     row("embedding.word.embedding.weight", "transformer.word_embeddings.weight"),
     *_norm("embedding.layer_norm",         "transformer.word_embeddings_layernorm"),
-    *_norm(_LAYER + "layer_norm_1",        _THEIR_LAYER + "input_layernorm"),
-    _qkv("weight"),
-    _qkv("bias"),
-    *_linear("self_attn.final_linear",     "self_attention.dense"),
-    *_norm(_LAYER + "layer_norm_2",        _THEIR_LAYER + "post_attention_layernorm"),
-    *_linear("feed_forward.linear_1",      "mlp.dense_h_to_4h"),
-    *_linear("feed_forward.linear_2",      "mlp.dense_4h_to_h"),
+    *_norm(_LAYER + "layer_norm_1",        "transformer.h.{i}.input_layernorm"),
+    *_qkv("transformer.h.{i}.self_attention.query_key_value", FUSED_HEADS),
+    *_linear("self_attn.final_linear",     "transformer.h.{i}.self_attention.dense"),
+    *_norm(_LAYER + "layer_norm_2",        "transformer.h.{i}.post_attention_layernorm"),
+    *_linear("feed_forward.linear_1",      "transformer.h.{i}.mlp.dense_h_to_4h"),
+    *_linear("feed_forward.linear_2",      "transformer.h.{i}.mlp.dense_4h_to_h"),
     *_norm("encoder.layer_norm",           "transformer.ln_f"),
     row("target.lm.output_layer.weight",   "lm_head.weight", when=lambda config: not config.tie_weights),
+)  # fmt: skip
+
+GGUF = (
+    row("embedding.word.embedding.weight", "token_embd.weight"),
+    *_norm("embedding.layer_norm",         "token_embd_norm"),
+    *_norm(_LAYER + "layer_norm_1",        "blk.{i}.attn_norm"),
+    *_qkv("blk.{i}.attn_qkv", STACKED),
+    *_linear("self_attn.final_linear",     "blk.{i}.attn_output"),
+    *_norm(_LAYER + "layer_norm_2",        "blk.{i}.ffn_norm"),
+    *_linear("feed_forward.linear_1",      "blk.{i}.ffn_up"),
+    *_linear("feed_forward.linear_2",      "blk.{i}.ffn_down"),
+    *_norm("encoder.layer_norm",           "output_norm"),
+    row("target.lm.output_layer.weight",   "output.weight", when=lambda config: not config.tie_weights),
 )  # fmt: skip
 
 
@@ -122,5 +134,6 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
 BLOOM = Family(
     name="bloom", sizes=SIZES, matches=matches, build=lambda config: Decoder(config, make_layers),
     huggingface_class="BloomForCausalLM", huggingface_prefix="transformer.",
-    from_huggingface=from_huggingface, to_huggingface=to_huggingface, tables={"huggingface": HUGGINGFACE},
+    from_huggingface=from_huggingface, to_huggingface=to_huggingface,
+    tables={"huggingface": HUGGINGFACE, "gguf": GGUF},
 )  # fmt: skip

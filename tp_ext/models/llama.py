@@ -53,6 +53,38 @@ HUGGINGFACE = (
         when=lambda config: not config.tie_weights),
 )  # fmt: skip
 
+META = (
+    row("embedding.word.embedding.weight",                       "tok_embeddings.weight"),
+    row("encoder.transformer.{i}.self_attn.linear_layers.0.weight", "layers.{i}.attention.wq.weight"),
+    row("encoder.transformer.{i}.self_attn.linear_layers.1.weight", "layers.{i}.attention.wk.weight"),
+    row("encoder.transformer.{i}.self_attn.linear_layers.2.weight", "layers.{i}.attention.wv.weight"),
+    row("encoder.transformer.{i}.self_attn.final_linear.weight",    "layers.{i}.attention.wo.weight"),
+    row("encoder.transformer.{i}.feed_forward.linear_gate.weight",  "layers.{i}.feed_forward.w1.weight"),
+    row("encoder.transformer.{i}.feed_forward.linear_1.weight",     "layers.{i}.feed_forward.w3.weight"),
+    row("encoder.transformer.{i}.feed_forward.linear_2.weight",     "layers.{i}.feed_forward.w2.weight"),
+    row("encoder.transformer.{i}.layer_norm_1.weight",              "layers.{i}.attention_norm.weight"),
+    row("encoder.transformer.{i}.layer_norm_2.weight",              "layers.{i}.ffn_norm.weight"),
+    row("encoder.layer_norm.weight",                                "norm.weight"),
+    row("target.lm.output_layer.weight",                            "output.weight",
+        when=lambda config: not config.tie_weights),
+)  # fmt: skip
+
+GGUF = (
+    row("embedding.word.embedding.weight",                       "token_embd.weight"),
+    row("encoder.transformer.{i}.self_attn.linear_layers.0.weight", "blk.{i}.attn_q.weight"),
+    row("encoder.transformer.{i}.self_attn.linear_layers.1.weight", "blk.{i}.attn_k.weight"),
+    row("encoder.transformer.{i}.self_attn.linear_layers.2.weight", "blk.{i}.attn_v.weight"),
+    row("encoder.transformer.{i}.self_attn.final_linear.weight",    "blk.{i}.attn_output.weight"),
+    row("encoder.transformer.{i}.feed_forward.linear_gate.weight",  "blk.{i}.ffn_gate.weight"),
+    row("encoder.transformer.{i}.feed_forward.linear_1.weight",     "blk.{i}.ffn_up.weight"),
+    row("encoder.transformer.{i}.feed_forward.linear_2.weight",     "blk.{i}.ffn_down.weight"),
+    row("encoder.transformer.{i}.layer_norm_1.weight",              "blk.{i}.attn_norm.weight"),
+    row("encoder.transformer.{i}.layer_norm_2.weight",              "blk.{i}.ffn_norm.weight"),
+    row("encoder.layer_norm.weight",                                "output_norm.weight"),
+    row("target.lm.output_layer.weight",                            "output.weight",
+        when=lambda config: not config.tie_weights),
+)  # fmt: skip
+
 
 def make_layers(config: ModelConfig) -> Callable[[], DecoderLayer]:
     """A maker of LLaMA layers that share one table of rotations."""
@@ -118,5 +150,6 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
 LLAMA = Family(
     name="llama", sizes=SIZES, matches=matches, build=lambda config: Decoder(config, make_layers),
     huggingface_class="LlamaForCausalLM", huggingface_prefix="model.",
-    from_huggingface=from_huggingface, to_huggingface=to_huggingface, tables={"huggingface": HUGGINGFACE},
+    from_huggingface=from_huggingface, to_huggingface=to_huggingface,
+    tables={"huggingface": HUGGINGFACE, "meta": META, "gguf": GGUF},
 )  # fmt: skip

@@ -184,6 +184,15 @@ class ByteLevelTokenizer(Tokenizer):
             return self._library
         return open_library(without_prefix_space(read_document(self.content, self.path)), self.path)
 
+    def is_added(self, index: int) -> bool:
+        """Whether the piece is one of the added tokens, which are found in a text before it is cut."""
+        return index in self._added
+
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether the file's own rule puts bos before a text."""
+        return self._library.encode("a").ids[:1] == [self.bos_id]
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without bos and eos."""
         return _encode(self._library, texts)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tp_ext.checkpoint.files import DTYPES
-from tp_ext.checkpoint.formats import Source
+from tp_ext.checkpoint.source import Source
 from tp_ext.config import ModelConfig
 from tp_ext.models import build
 from tp_ext.models.decoder import Decoder, initial_weight

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tp_ext.checkpoint.formats import Source, open_model
+from tp_ext.checkpoint.formats import open_model
+from tp_ext.checkpoint.source import Source
 from tp_ext.config import ModelConfig
 from tp_ext.data.mixture import Epochs, Mixture
 from tp_ext.data.pack import Windows, pack

@@ -1,0 +1,210 @@
+"""A model on disk, whatever its format, and the way between its tensors and ours through a table of names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tp_ext.checkpoint.files import Weights, compare_shapes
+from tp_ext.checkpoint.names import SAME, Row
+from tp_ext.checkpoint.tensors import Shape, Tensor
+from tp_ext.config import ModelConfig
+from tp_ext.errors import CheckpointError
+from tp_ext.registry import Family
+
+Shapes = dict[str, Shape]
+Named = Iterator[tuple[str, Tensor]]
+
+EMBEDDING, HEAD = "embedding.word.embedding.weight", "target.lm.output_layer.weight"
+_OF_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+
+
+@dataclass(frozen=True)
+class Degree:
+    """Into how many parts a model is cut."""
+
+    tensor: int = 1
+    pipeline: int = 1
+
+
+WHOLE = Degree()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model on disk, whatever its format: its configuration, and its tensors under our names."""
+
+    path: Path
+    format: str
+    family: Family
+    config: ModelConfig
+    shapes: Shapes
+    """Ours, the tied head not among them."""
+    dtype: torch.dtype
+    """That of its matrices; GGUF keeps norms and biases in float32 beside matrices of another type."""
+    read: Callable[[], Named]
+    """All tensors in the order of `shapes`, one at a time."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """What a Hugging Face config.json says of the model that `config` has no word for, such as its `eos_token_id`."""
+    degree: Degree = WHOLE
+    beside: Path | None = None
+    """Where its tokenizer and the like are; None where they are beside the weights."""
+
+    carried: Mapping[str, bytes] = field(default_factory=dict)
+    """Files of its tokenizer, by name, where that is in the file of the weights and not beside it."""
+
+    @property
+    def weights_folder(self) -> Path:
+        """Where its weights are."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def folder(self) -> Path:
+        """Where its tokenizer and the like are."""
+        return self.beside or self.weights_folder
+
+    def without_padding(self) -> Source:
+        """The same model with the rows left out that stand for no piece, which other libraries know nothing of."""
+        pieces = self.config.pieces
+        cut = {name for name in (EMBEDDING, HEAD) if name in self.shapes} if self.config.vocab_padding else set()
+        shapes = {name: (pieces, *shape[1:]) if name in cut else shape for name, shape in self.shapes.items()}
+
+        def read() -> Named:
+            return ((name, tensor[:pieces] if name in cut else tensor) for name, tensor in self.read())
+
+        return replace(self, config=self.config.replace(vocab_size=pieces, vocab_padding=0), shapes=shapes, read=read)
+
+    def padded(self, multiple: int) -> Source:
+        """The same model with rows added that stand for no piece, up to a number divisible by `multiple`.
+
+        They are the mean of the others: a row of zeros would have a logit of its own.
+        """
+        rows = -(-self.config.rows // multiple) * multiple
+        added = rows - self.config.rows
+        grown = {name for name in (EMBEDDING, HEAD) if name in self.shapes} if added else set()
+        shapes = {name: (rows, *shape[1:]) if name in grown else shape for name, shape in self.shapes.items()}
+
+        def read() -> Named:
+            for name, tensor in self.read():
+                if name in grown:
+                    mean = tensor[: self.config.pieces].float().mean(0).to(tensor.dtype)
+                    tensor = torch.cat([tensor, mean.expand(added, -1)])
+                yield name, tensor
+
+        padding = self.config.vocab_padding + added
+        return replace(self, config=self.config.replace(vocab_size=rows, vocab_padding=padding), shapes=shapes, read=read)
+
+    def fingerprint(self) -> str:
+        """By which the weights are known again: a hash of names, sizes, beginnings and ends of their files."""
+        folder = [] if self.path.is_file() else self.path.rglob("*")
+        files = sorted(file for file in folder if file.suffix in _OF_WEIGHTS) or [self.path]
+        digest = hashlib.sha256()
+        for file in files:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size} ".encode())
+            with open(file, "rb") as content:
+                digest.update(content.read(1 << 20))
+                content.seek(max(0, size - (1 << 20)))
+                digest.update(content.read())
+        return digest.hexdigest()
+
+
+def shapes_of(family: Family, config: ModelConfig) -> Shapes:
+    """Shapes of all parameters of a model, each once (a tied head is the embedding)."""
+    with torch.device("meta"):
+        return {name: tuple(parameter.shape) for name, parameter in family.build(config).named_parameters()}
+
+
+def check_layers(path: Path, config: ModelConfig, weights: Weights) -> None:
+    """Raise CheckpointError when a configuration has more layers than there are tensors, before any is built."""
+    if config.layers_num > len(weights.shapes):
+        raise CheckpointError(
+            f"{path}: its configuration says {config.layers_num} layers, but it holds {len(weights.shapes)} tensors"
+        )
+
+
+def our_rows(shapes: Shapes) -> list[Row]:
+    """The table of a format whose names are ours."""
+    return [Row((name,), name, SAME) for name in shapes]
+
+
+def from_table(
+    path: Path, kind: str, family: Family, config: ModelConfig, weights: Weights, rows: Sequence[Row],
+    head: str | None = None, by: str = "the configuration", dtype: torch.dtype | None = None, **more: Any,
+) -> Source:  # fmt: skip
+    """A model of `weights` whose names and layouts `rows` explain.
+
+    `head` is what the output layer is called there: where it is tied it may be stored too, and must then be equal to
+    the embedding. `dtype` is that of the matrices, where other tensors may have another. `more` are further fields of
+    Source. Raises CheckpointError listing every missing, unexpected and misshapen tensor in one message, and on weights
+    of several types.
+    """
+    shapes = shapes_of(family, config)
+    found = dict(weights.shapes)
+    tied: tuple[str, str] | None = None
+    if config.tie_weights and head in found:
+        del found[head]
+        assert head is not None
+        tied = (head, next(row.theirs for row in rows if row.ours == (EMBEDDING,)))
+    compare_shapes(found, their_shapes(rows, shapes, config), str(path), by)
+
+    def read() -> Named:
+        _check_tied(weights, tied)
+        by_ours = {name: row for row in rows for name in row.ours}
+        held: dict[str, Tensor] = {}  # the other parts of a fused tensor, until their turn
+        for name in shapes:
+            if name not in held:
+                row = by_ours[name]
+                held.update(zip(row.ours, row.move.to_ours(weights.read(row.theirs), config), strict=True))
+            yield name, held.pop(name)
+
+    return Source(path, kind, family, config, shapes, dtype or _dtype_of(weights), read, **more)
+
+
+def their_shapes(rows: Sequence[Row], shapes: Shapes, config: ModelConfig) -> Shapes:
+    """The shapes of their tensors, from ours and the table."""
+    with torch.device("meta"):
+        return {
+            row.theirs: tuple(row.move.to_theirs([torch.empty(shapes[name]) for name in row.ours], config).shape)
+            for row in rows
+        }
+
+
+def to_table(source: Source, rows: Sequence[Row]) -> tuple[Shapes, Callable[[], Named]]:
+    """Their tensors of a model of ours: shapes, in the order in which they come, and the tensors, one at a time."""
+    by_ours = {name: row for row in rows for name in row.ours}
+    last = {name for name in source.shapes if name == by_ours[name].ours[-1]}
+    shapes = their_shapes([by_ours[name] for name in source.shapes if name in last], source.shapes, source.config)
+
+    def read() -> Named:
+        held: dict[str, Tensor] = {}
+        for name, tensor in source.read():
+            held[name] = tensor
+            del tensor
+            if name in last:
+                row = by_ours[name]
+                yield row.theirs, row.move.to_theirs([held.pop(part) for part in row.ours], source.config)
+
+    return shapes, read
+
+
+def _check_tied(weights: Weights, tied: tuple[str, str] | None) -> None:
+    """Raise CheckpointError when a head is stored beside the embedding it is tied to and differs from it."""
+    if tied and not torch.equal(weights.read(tied[0]), weights.read(tied[1])):
+        raise CheckpointError(
+            f"{weights.path}: {tied[0]} differs from {tied[1]}, but the configuration ties them; "
+            "set tie_weights (tie_word_embeddings) to false to keep both"
+        )
+
+
+def _dtype_of(weights: Weights) -> torch.dtype:
+    """The one dtype of the weights. Raises CheckpointError when they are of several."""
+    kinds = sorted({str(dtype) for dtype in weights.dtypes.values()})
+    if len(kinds) > 1:
+        raise CheckpointError(f"{weights.path}: weights of several types ({', '.join(kinds)}); expected one")
+    return next(iter(weights.dtypes.values()))

@@ -1,0 +1,1 @@
+"""Looking at models without exporting them: a completion server and a page over it."""
