@@ -89,7 +89,8 @@ def test_a_step_is_explained_by_the_documents_it_saw(run, step, dataset, held_ou
             line = open(origin.path, "rb").read()[origin.offset :].split(b"\n")[0].decode()  # noqa: SIM115
             assert passage.text.strip() in line
             start = int(stores[each.source].documents[passage.document]) + passage.first
-            assert tokenizer.decode(stores[each.source].tokens[start : start + passage.tokens]) == passage.text
+            ids = stores[each.source].tokens[start : start + passage.tokens]
+            assert tokenizer.decode(ids) == passage.text.removeprefix(" ")  # of the first piece sentencepiece drops it
     assert sum(found.sources.values()) == pytest.approx(1)
     assert found.sources["many"] == pytest.approx(0.75, abs=0.2)
 

@@ -110,8 +110,10 @@ def test_a_step_with_a_loss_that_is_no_number_changes_nothing_anywhere(poisoned,
     text = (out / "odd_steps" / f"step_{odd[0]:08}.txt").read_text()
     assert f"=== position {position}: instance " in text and "text.txt, byte " in text
     assert text.count("=== position") < 8  # the micro-batches that were well are left out
-    state = json.loads((out / "checkpoints" / f"step_{odd[0]:08}" / "state.json").read_text())
-    assert state["watched"]["skipped"] == 1 and len(state["watched"]["recent"]) == odd[0] - 1
+    # the checkpoint that was due waited for a step that is well
+    assert not (out / "checkpoints" / f"step_{odd[0]:08}").exists()
+    state = json.loads((out / "checkpoints" / f"step_{odd[0] + 1:08}" / "state.json").read_text())
+    assert state["watched"]["skipped"] == 1 and len(state["watched"]["recent"]) == odd[0]
     weights = load_file(out / "model" / "model.safetensors")
     weights[EMBEDDING] = weights[EMBEDDING][~weights[EMBEDDING].isnan().any(1)]
     assert len(weights[EMBEDDING]) == 499
