@@ -1,6 +1,7 @@
 """Continue the pretraining of a model by a recipe.
 
     deepspeed pretrain.py --config recipes/llama7b_zh.json [section.name=value ...]
+    python pretrain.py --config recipes/llama7b_zh.json --explain-resume
 """
 
 import argparse
@@ -11,13 +12,21 @@ from tp_ext.train.recipe import read_recipe
 
 
 def main() -> None:
-    """Parse the command line, read the recipe, train."""
+    """Parse the command line, read the recipe, train or say where training would go on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="recipe")
+    parser.add_argument("--explain-resume", action="store_true", help="say where the run would go on, and do nothing")
     parser.add_argument("--local_rank", type=int, help="given by the deepspeed launcher")
     parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings to use instead")
     args = parser.parse_args()
     recipe = read_recipe(args.config, args.overrides)
+
+    if args.explain_resume:
+        from tp_ext.train.start import explain_resume
+
+        for line in explain_resume(recipe):
+            print(line)
+        return
 
     from tp_ext.train.loop import run
 

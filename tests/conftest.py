@@ -162,9 +162,9 @@ def pretrain(values: dict[str, Any], folder: Path, *overrides: str, processes: i
     return command("pretrain.py", "--config", path, *overrides, processes=processes)
 
 
-def metrics(folder: Path, name: str) -> list[float]:
-    """The values of a metric over a run."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def metrics(folder: Path, name: str, file: str = "metrics") -> list[Any]:
+    """The values of a metric over a run; with `file` "steps", of each of its steps."""
+    rows = [json.loads(line) for line in (folder / f"{file}.jsonl").read_text().splitlines()]
     return [row[name] for row in rows if name in row]
 
 

@@ -66,14 +66,20 @@ def test_left_padding_changes_nothing(family):
 
 @pytest.mark.parametrize("family", [LLAMA, BLOOM])
 def test_recomputed_activations_give_the_same_gradients(family):
-    gradients = []
-    for recompute in (False, True):
-        model = started(tiny(family)).train()
-        model.encoder.checkpoint_activations = recompute
+    gradients, inputs = [], []
+    for every in (0, 1, 2, 5, 9):
+        model = started(tiny(family, layers_num=5)).train()
+        model.encoder.checkpoint_every = every
         ids = torch.arange(34).view(2, 17)
-        model(ids[:, :-1], ids[:, 1:]).backward()
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, kept=kept: kept.append(1) or tensor, lambda each: each):
+            loss = model(ids[:, :-1], ids[:, 1:])
+        loss.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+        inputs.append(len(kept))
+    for found in gradients[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients[0], found, strict=True))
+    assert inputs[0] > inputs[1] > inputs[2] > inputs[3] == inputs[4]
 
 
 def test_a_padded_target_has_no_part_in_loss_and_gradient():

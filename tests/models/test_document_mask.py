@@ -51,16 +51,16 @@ def test_logits_are_those_of_each_document_alone(family):
         assert (found[0, 31:] - unmasked[0, 31:]).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("checkpointed", [0, 1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_are_those_of_each_document_alone(family, checkpointed):
     model = weighty(family).train()
-    model.encoder.checkpoint_activations = checkpointed
+    model.encoder.checkpoint_every = checkpointed
     src, tgt, numbers = packed()
     model(src, tgt, torch.ones_like(src), numbers).backward()
     found = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
-    model.encoder.checkpoint_activations = False
+    model.encoder.checkpoint_every = 0
     for ids, targets in alone(src, tgt):
         (model(ids, targets) * ids.numel() / src.numel()).backward()
     for (name, parameter), gradient in zip(model.named_parameters(), found, strict=True):

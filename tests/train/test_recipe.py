@@ -51,7 +51,7 @@ def test_deepspeeds_configuration_is_derived(recipe):
     settings = deepspeed_settings(parse_recipe(values), world_size=2)
     assert settings["gradient_accumulation_steps"] == 2
     assert settings["gradient_clipping"] == 1.0
-    assert settings["bf16"] == {"enabled": True}
+    assert settings["bf16"] == {"enabled": True, "check_grad_overflow": True}
     assert settings["zero_optimization"]["stage"] == 3
     assert settings["zero_optimization"]["reduce_bucket_size"] == 1000
     assert settings["zero_optimization"]["offload_param"]["device"] == "cpu"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import LLAMA, ROOT, environment, metrics, pretrain
+from conftest import LLAMA, ROOT, command, environment, metrics, pretrain
 
 from tp_ext.checkpoint.formats import open_model
 from tp_ext.data.preprocess import preprocess
@@ -55,7 +55,8 @@ def test_a_run_learns_and_names_what_it_wrote(first_run):
         assert part in line
     written = re.findall(r"(?:wrote|     ) (/\S+)", output)
     assert [path.removeprefix(f"{folder}/out/").split("/offline")[0] for path in written] == [
-        "recipe.json", "metrics.jsonl", "checkpoints/step_00000004", "checkpoints/step_00000008", "model", "wandb",
+        "recipe.json", "run.json", "metrics.jsonl", "steps.jsonl", "checkpoints/step_00000004", "checkpoints/step_00000008",
+        "model", "wandb",
     ]  # fmt: skip
     assert all(os.path.exists(path) for path in written)
     assert all(0 < value <= 1.2 for value in metrics(folder / "out", "mfu"))
@@ -81,6 +82,7 @@ def test_the_trained_model_is_ready_to_use(first_run, spm_path):
 def test_going_on_from_a_checkpoint_is_as_if_it_had_never_stopped(first_run, tmp_path):
     folder, values, _ = first_run
     shutil.copytree(folder / "out" / "checkpoints" / "step_00000004", tmp_path / "out" / "checkpoints" / "step_00000004")
+    shutil.copy(folder / "out" / "steps.jsonl", tmp_path / "out")
     # metrics of steps after the checkpoint, and a line a killed run left half, are made again
     shutil.copy(folder / "out" / "metrics.jsonl", tmp_path / "out")
     with open(tmp_path / "out" / "metrics.jsonl", "a") as file:
@@ -92,6 +94,28 @@ def test_going_on_from_a_checkpoint_is_as_if_it_had_never_stopped(first_run, tmp
     assert metrics(tmp_path / "out", "loss") == metrics(folder / "out", "loss")
     assert metrics(tmp_path / "out", "text_loss") == metrics(folder / "out", "text_loss")
     assert metrics(tmp_path / "out", "learning_rate") == metrics(folder / "out", "learning_rate")
+    assert metrics(tmp_path / "out", "position", "steps") == list(range(0, 64, 8))
+
+
+def test_where_a_run_would_go_on_is_told_and_nothing_done(first_run, tmp_path):
+    folder, values, _ = first_run
+    done = pretrain(values, tmp_path, "--explain-resume", f"train.output_model_path={tmp_path}/out")
+    assert done.stdout == "no checkpoint: the run would begin at step 1\n"
+    assert not (tmp_path / "out").exists()
+    path = folder / "out" / "checkpoints" / "step_00000004"
+    shutil.copytree(path, tmp_path / "out" / "checkpoints" / "step_00000004")
+    changes = (f"train.output_model_path={tmp_path}/out", "train.save_checkpoint_steps=2")
+    done = pretrain(values, tmp_path, "--explain-resume", *changes)
+    assert done.returncode == 0, done.stderr
+    assert "step_00000004: step 4 of 8, " in done.stdout
+    assert "recipe.train.save_checkpoint_steps: was 4, is 2" in done.stdout
+    rate = metrics(folder / "out", "learning_rate", "steps")[4]
+    assert f"next: step 5, learning rate {rate:.6g}, from position 32 on" in done.stdout
+    explained = command("scripts/explain.py", "--run", folder / "out", "--step", 5).stdout
+    expected = re.findall(r"=== position \d+: instance (\d+)", explained)[:4]
+    assert re.findall(r"  instance (\d+): document \d+ \(", done.stdout) == expected
+    assert not (tmp_path / "out" / "recipe.json").exists()
+    refused(pretrain(values, tmp_path, "--explain-resume", *changes, "train.seed=8"), "seed 7 there, 8 here")
 
 
 def test_a_finished_run_is_not_trained_again(first_run):
@@ -104,11 +128,11 @@ def test_a_finished_run_is_not_trained_again(first_run):
     assert len(metrics(folder / "out", "loss")) == 8
 
 
-def refused(done, expected):
+def refused(done, *expected):
     assert done.returncode == 2, done.stdout + done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert expected in errors[0]
+    assert all(part in errors[0] for part in expected)
     assert "Traceback" not in done.stderr
 
 
@@ -230,7 +254,7 @@ def test_a_broken_wandb_never_stops_training(recipe, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_stops_the_run(recipe, tmp_path):
     done = pretrain(recipe(train__learning_rate=1e30, train__max_grad_norm=0.0, evaluate__datasets={}), tmp_path)
-    refused(done, "step 2: the loss or the gradients are no finite numbers any more")
+    refused(done, "step 6: the gradients are no finite numbers (loss ", "norm inf); 5 steps skipped in a row")
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 

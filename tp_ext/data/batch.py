@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tp_ext.data.store import Store
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -52,6 +54,9 @@ class Batch:
 
 class Instances(Protocol):
     """A dataset as instances that are numbered from 0."""
+
+    store: Store
+    """The dataset."""
 
     @property
     def seq_length(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tp_ext.data.batch import Batch
+from tp_ext.data.batch import Array, Batch
 from tp_ext.data.mixture import Stream
 
 
@@ -48,15 +48,19 @@ class Loader:
         """Micro-batches of one process in a global batch."""
         return self.global_batch_size // (self.micro_batch_size * self.world_size)
 
+    def positions(self, position: int) -> Array:
+        """The positions of the global batch that begins at `position` [accumulation_steps, world_size, micro_batch_size]."""
+        positions = np.arange(position, position + self.global_batch_size, dtype=np.int64)
+        return positions.reshape(self.accumulation_steps, self.world_size, self.micro_batch_size)
+
     def global_batch(self, position: int) -> GlobalBatch:
         """This process's share of the global batch that begins at `position`; all of it is read at once."""
-        positions = np.arange(position, position + self.global_batch_size, dtype=np.int64)
-        targets = self.stream.targets(positions)
+        positions = self.positions(position)
+        targets = self.stream.targets(positions.flatten())
         targets_num = int(targets.sum())
         mean_targets = targets_num / (self.accumulation_steps * self.world_size)
-        shape = (self.accumulation_steps, self.world_size, self.micro_batch_size)
-        weights = targets.reshape(shape)[:, self.rank].sum(1) / mean_targets
-        share = self.stream.read(positions.reshape(shape)[:, self.rank].flatten())
+        weights = targets.reshape(positions.shape)[:, self.rank].sum(1) / mean_targets
+        share = self.stream.read(positions[:, self.rank].flatten())
         size = self.micro_batch_size
         micro_batches = [
             MicroBatch(share.rows(slice(number * size, (number + 1) * size)), float(weight))

@@ -16,6 +16,17 @@ from tp_ext.data.order import Order
 from tp_ext.data.turns import Turns
 
 
+@dataclass(frozen=True)
+class Place:
+    """The instance at a position of a stream."""
+
+    source: str | None
+    """The name of its dataset, where there are several."""
+    instances: Instances
+    index: int
+    """Its number among the instances of its dataset."""
+
+
 class Stream(Protocol):
     """Instances at positions 0, 1, 2 ... without end; what is at a position is a formula, so any is found at once."""
 
@@ -28,6 +39,9 @@ class Stream(Protocol):
 
     def read(self, positions: Array) -> Batch:
         """The instances at `positions` [n]."""
+
+    def places(self, positions: Array) -> list[Place]:
+        """Where the instance at each of `positions` [n] is found."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,10 @@ class Epochs:
     def read(self, positions: Array) -> Batch:
         """The instances at `positions` [n]."""
         return self.instances.read(self.indices(positions))
+
+    def places(self, positions: Array) -> list[Place]:
+        """Where the instance at each of `positions` [n] is found."""
+        return [Place(None, self.instances, index) for index in self.indices(positions).tolist()]
 
 
 class Mixture:
@@ -99,3 +117,11 @@ class Mixture:
         rows = [np.flatnonzero(number == index) for index in range(len(self._epochs))]
         batches = [epochs.read(place[row]) for epochs, row in zip(self._epochs, rows, strict=True) if len(row)]
         return Batch.join(batches).rows(np.argsort(np.concatenate(rows)))
+
+    def places(self, positions: Array) -> list[Place]:
+        """Where the instance at each of `positions` [n] is found."""
+        found = []
+        for number, place in zip(*self._turns.at(positions), strict=True):
+            epochs = self._epochs[number]
+            found.append(Place(self.names[number], epochs.instances, int(epochs.indices(np.array([place]))[0])))
+        return found

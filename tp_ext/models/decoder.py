@@ -89,19 +89,27 @@ class Encoder(nn.Module):
         make_layer = maker(config)
         self.transformer = nn.ModuleList(make_layer() for _ in range(config.layers_num))
         self.layer_norm = make_norm(config)
-        self.checkpoint_activations = False
+        self.checkpoint_every = 0
+        """In training, so many layers keep their input only and are computed again in the backward pass; 0: all is kept."""
 
     def forward(
         self, hidden: Tensor, keep: Tensor | None, caches: list[LayerCache] | None, spans: Spans | None = None
     ) -> Tensor:
         """`hidden` [B, T, E] through all layers."""
-        for index, layer in enumerate(self.transformer):
-            if self.checkpoint_activations and self.training:
-                hidden = checkpoint(layer, hidden, keep, None, spans, use_reentrant=False)
-            else:
+        if self.checkpoint_every and self.training:
+            for start in range(0, len(self.transformer), self.checkpoint_every):
+                hidden = checkpoint(self._group, start, hidden, keep, spans, use_reentrant=False)
+        else:
+            for index, layer in enumerate(self.transformer):
                 hidden = layer(hidden, keep, caches[index] if caches else None, spans)
         output: Tensor = self.layer_norm(hidden)
         return output
+
+    def _group(self, start: int, hidden: Tensor, keep: Tensor | None, spans: Spans | None) -> Tensor:
+        """`hidden` [B, T, E] through the layers of one group."""
+        for layer in self.transformer[start : start + self.checkpoint_every]:
+            hidden = layer(hidden, keep, None, spans)
+        return hidden
 
 
 class LmTarget(nn.Module):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tp_ext.errors import DatasetError
-from tp_ext.train.report import METRICS
+from tp_ext.train.records import METRICS, read
 
 SUFFIX = "_bits_per_byte"
 
@@ -28,14 +29,19 @@ def changes(run: Path) -> list[Change]:
     file = run / METRICS
     if not file.is_file():
         raise DatasetError(f"{file}: no such file; name a folder that a recipe's train.output_model_path names")
+    found = changes_of(read(file))
+    if not found:
+        raise DatasetError(f"{file}: nothing was measured; give the recipe evaluate.datasets")
+    return found
+
+
+def changes_of(metrics: Iterable[Mapping[str, Any]]) -> list[Change]:
+    """What each held-out text came to in the lines of a run's metrics."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in metrics:
         for key, value in row.items():
             if key.endswith(SUFFIX):
                 found.setdefault(key.removesuffix(SUFFIX), []).append((row["step"], value))
-    if not found:
-        raise DatasetError(f"{file}: nothing was measured; give the recipe evaluate.datasets")
     return [
         Change(name, scores[0][1], scores[-1][1], scores[0][0], scores[-1][0]) for name, scores in found.items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -29,7 +30,7 @@ class Engine:
         settings = deepspeed_settings(recipe, processes.world_size)
         model = self._model(config, settings)
         self._give_weights(model, config, source)
-        model.encoder.checkpoint_activations = recipe.model.checkpoint_activations
+        model.encoder.checkpoint_every = recipe.model.checkpoint_every if recipe.model.checkpoint_activations else 0
         model.train()
         optimizer = make_optimizer(model, recipe)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings, dist_init_required=False)
@@ -75,6 +76,11 @@ class Engine:
         module: nn.Module = self._engine.module
         return module
 
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the loss is scaled so that gradients fit into float16, which they overflow now and then."""
+        return self._recipe.train.dtype == "fp16"
+
     def loss(self, src: Tensor, tgt: Tensor, seg: Tensor, documents: Tensor | None = None) -> Tensor:
         """Mean loss of a micro-batch [B, T], float32; the arguments are the model's."""
         loss: Tensor = self._engine(src, tgt, seg, documents)
@@ -87,7 +93,7 @@ class Engine:
     def step(self, learning_rate: float) -> float:
         """End a micro-batch and, after the last of a step, update the weights; the gradients' norm before clipping.
 
-        The norm is nan between updates.
+        The norm is nan between updates. Where it is not finite nothing was updated, in any process.
         """
         boundary = self._engine.is_gradient_accumulation_boundary()
         for group in self._engine.optimizer.param_groups:
@@ -96,15 +102,12 @@ class Engine:
         if boundary and self._clips:
             limit = self._recipe.train.max_grad_norm or float("inf")
             norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), limit))
+            if not math.isfinite(norm):
+                self._engine.module.zero_grad(set_to_none=True)  # of what has no gradient AdamW changes nothing
         self._engine.step()
         if boundary and not self._clips:
             norm = float(self._engine.get_global_grad_norm())
         return norm
-
-    @property
-    def skipped_steps(self) -> int:
-        """Steps that float16's overflow made void."""
-        return int(self._engine.skipped_steps)
 
     def save(self, folder: str, tag: str) -> None:
         """Write weights and optimizer state; every process calls it."""
@@ -163,6 +166,8 @@ def deepspeed_settings(recipe: Recipe, world_size: int) -> dict[str, Any]:
     }
     if train.dtype != "fp32":
         settings[train.dtype] = {"enabled": True}
+    if train.dtype == "bf16":  # without it ZeRO 1 and 2 would make steps of gradients that are no numbers
+        settings["bf16"]["check_grad_overflow"] = True
     for name, value in parallel.deepspeed.items():
         settings[name] = {**settings[name], **value} if isinstance(settings.get(name), dict) else value
     return settings

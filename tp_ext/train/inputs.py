@@ -21,20 +21,20 @@ from tp_ext.train.recipe import Recipe
 from tp_ext.train.schedule import warmup_steps
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a recipe names, opened and found to fit together."""
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What a recipe learns from."""
 
-    config: ModelConfig
-    source: Source | None
     tokenizer: Tokenizer
     stream: Epochs | Mixture
     stores: list[Store]
-    """What is learned from."""
     sources: dict[str, dict[str, Any]]
     """With several datasets, the hash and the share of each by its name."""
-    held_out: dict[str, Windows]
-    total_steps: int
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash of the one dataset; None where there are several."""
+        return None if self.sources else self.stores[0].sha256
 
     def described(self, instances_num: int) -> str:
         """What is learned from, in a run of `instances_num` instances."""
@@ -50,12 +50,29 @@ class Inputs:
         return f"{', '.join(parts)} in instances of {stream.seq_length}"
 
 
-def open_inputs(recipe: Recipe) -> Inputs:
-    """Open and compare datasets, tokenizer, model and held-out text; nothing large is read."""
-    _check_output(recipe)
+@dataclass(frozen=True, kw_only=True)
+class Inputs(Data):
+    """What a recipe names, opened and found to fit together."""
+
+    config: ModelConfig
+    source: Source | None
+    held_out: dict[str, Windows]
+    total_steps: int
+
+
+def open_data(recipe: Recipe) -> Data:
+    """Open datasets and tokenizer, and compare them. Raises TokenizerError and DatasetError."""
     tokenizer = open_tokenizer(recipe.model.spm_model_path)
     stores = [_store(path, tokenizer) for path in recipe.dataset_paths()]
     stream, sources = _stream(recipe, stores)
+    return Data(tokenizer=tokenizer, stream=stream, stores=stores, sources=sources)
+
+
+def open_inputs(recipe: Recipe) -> Inputs:
+    """Open and compare datasets, tokenizer, model and held-out text; nothing large is read."""
+    _check_output(recipe)
+    data = open_data(recipe)
+    tokenizer = data.tokenizer
     held_out = {
         name: Windows(_store(path, tokenizer), recipe.data.seq_length) for name, path in recipe.evaluate.datasets.items()
     }
@@ -79,11 +96,14 @@ def open_inputs(recipe: Recipe) -> Inputs:
         )
     total_steps = recipe.train.total_steps
     if total_steps is None:
-        total_steps = max(1, steps_of_epochs(recipe, stream, 0))
+        total_steps = max(1, steps_of_epochs(recipe, data.stream, 0))
     warm = warmup_steps(recipe.train.warmup, total_steps)
     if warm >= total_steps:
         raise RecipeError(f"recipe.train.warmup: {warm} steps do not fit into the run's {total_steps}")
-    return Inputs(config, source, tokenizer, stream, stores, sources, held_out, total_steps)
+    return Inputs(
+        tokenizer=tokenizer, stream=data.stream, stores=data.stores, sources=data.sources, config=config, source=source,
+        held_out=held_out, total_steps=total_steps,
+    )  # fmt: skip
 
 
 def steps_of_epochs(recipe: Recipe, stream: Epochs | Mixture, position: int) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from tp_ext.errors import CheckpointError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -43,6 +45,12 @@ class Processes:
         values: list[Any] = [None] * self.world_size
         distributed.all_gather_object(values, value)
         return values
+
+    def agree(self, problem: str | None) -> None:
+        """Raise a CheckpointError in all processes when any has a `problem`: the first that was told."""
+        problems = [told for told in self.gathered(problem) if told]
+        if problems:
+            raise CheckpointError(problems[0])
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -82,3 +90,20 @@ def leave() -> None:
     """Close the connections to the other processes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def hang_up() -> None:
+    """Shut every network connection of this process, so that whatever others wait for from it ends with an error.
+
+    For a process that is about to end. To destroy the groups is not enough: DeepSpeed holds on to them.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as held:
+                listens = held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if held.family in (socket.AF_INET, socket.AF_INET6) and not listens:
+                    held.shutdown(socket.SHUT_RDWR)
+        except OSError:  # closed in the meantime, or connected to nobody
+            continue

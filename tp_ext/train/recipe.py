@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tp_ext.data.pack import Packing
 from tp_ext.errors import RecipeError, raise_all
 from tp_ext.settings import build, read_json
-from tp_ext.train.schedule import SCHEDULES
+from tp_ext.train.contradictions import contradictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,10 @@ class ModelSection:
     """A model JSON written here; or null. Without all three the pretrained model's own is used."""
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
+    checkpoint_every: int = 1
+    """With checkpoint_activations, layers that are computed again together, as DeepSpeed's interval: one input is kept for
+    all of them, but all their activations exist at once. A layer's activations are worth some 15 inputs, so more than 1
+    saves memory only in models of hundreds of layers or where the inputs are what does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,21 @@ class EvaluateSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuardSection:
+    """What happens when a step is out of the ordinary. The text of its instances is written to train.output_model_path."""
+
+    stop_after: int = 5
+    """A step whose loss or gradients are no finite numbers changes nothing; so many skipped in a row end the run."""
+    spike: Literal["off", "warn", "skip", "stop"] = "warn"
+    """What is done when the loss is far above those of the steps before: it is told, the step changes nothing, or the
+    run ends before it changes anything."""
+    spike_window: int = 100
+    """Steps that the loss is compared with; nothing is a spike before there are so many."""
+    spike_deviation: float = 6.0
+    """Standard deviations above their mean that make a spike."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSection:
     """What is told, and where."""
 
@@ -149,6 +168,7 @@ class Recipe:
     train: TrainSection
     parallel: ParallelSection = field(default_factory=ParallelSection)
     evaluate: EvaluateSection = field(default_factory=EvaluateSection)
+    guard: GuardSection = field(default_factory=GuardSection)
     log: LogSection = field(default_factory=LogSection)
 
     def dataset_paths(self) -> list[str]:
@@ -187,7 +207,7 @@ def parse_recipe(values: Mapping[str, Any], problems: Sequence[str] = ()) -> Rec
     found = list(problems)
     recipe = build(Recipe, values, "recipe", found)
     if recipe is not None:
-        found += _contradictions(recipe)
+        found += contradictions(recipe)
     raise_all(RecipeError, found)
     assert recipe is not None
     return recipe
@@ -213,84 +233,3 @@ def _override(values: dict[str, Any], override: str, problems: list[str]) -> Non
             problems.append(f"'{override}': {part} has no settings inside")
             return
     node[path[-1]] = value
-
-
-def _contradictions(recipe: Recipe) -> list[str]:
-    """Everything in the recipe that cannot be, whatever the data and the machine."""
-    model, train, parallel, evaluate = recipe.model, recipe.train, recipe.parallel, recipe.evaluate
-    problems = []
-    given = [name for name in ("size", "config_path", "config") if getattr(model, name) is not None]
-    if len(given) > 1:
-        problems.append(f"model: give one of {' and '.join(given)}, not {len(given)}")
-    if not given and model.pretrained_model_path is None:
-        problems.append("model: give size, config_path or config, or a pretrained_model_path that has its own")
-    for section, name, least in _LEAST:
-        value = getattr(getattr(recipe, section), name)
-        if value is not None and value < least:
-            problems.append(f"{section}.{name}: is {value}; it must be at least {least}")
-    for name in ("learning_rate", "eps"):
-        if getattr(train, name) <= 0:
-            problems.append(f"train.{name}: is {getattr(train, name)}; it must be above 0")
-    if train.epochs is not None and train.epochs <= 0:
-        problems.append(f"train.epochs: is {train.epochs}; it must be above 0")
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(train, name) < 1:
-            problems.append(f"train.{name}: is {getattr(train, name)}; it must be at least 0 and below 1")
-    if (train.total_steps is None) == (train.epochs is None):
-        problems.append("train: give one of total_steps and epochs")
-    if train.scheduler not in SCHEDULES:
-        problems.append(f"train.scheduler: {train.scheduler!r} is not one of {', '.join(SCHEDULES)}")
-    if train.min_learning_rate > train.learning_rate:
-        problems.append(f"train.min_learning_rate: {train.min_learning_rate} is above learning_rate {train.learning_rate}")
-    if train.warmup >= 1 and train.warmup != int(train.warmup):
-        problems.append(f"train.warmup: {train.warmup} is neither a share below 1 nor a whole number of steps")
-    if train.total_steps is not None and train.warmup >= 1 and train.warmup >= train.total_steps:
-        problems.append(f"train.warmup: {int(train.warmup)} steps do not fit into total_steps {train.total_steps}")
-    if train.global_batch_size % max(train.micro_batch_size, 1):
-        problems.append(f"train.global_batch_size: {train.global_batch_size} is not a multiple of micro_batch_size "
-                        f"{train.micro_batch_size}")  # fmt: skip
-    if parallel.zero == 0 and train.dtype != "fp32":
-        problems.append(f"parallel.zero: 0 with train.dtype {train.dtype}: DeepSpeed's optimizer for that does not follow "
-                        "the float32 run; use zero 1, which costs the same on one process")  # fmt: skip
-    if parallel.offload == "all" and parallel.zero != 3:
-        problems.append(f"parallel.offload: 'all' needs zero 3, found zero {parallel.zero}")
-    if parallel.offload == "optimizer" and parallel.zero == 0:
-        problems.append("parallel.offload: 'optimizer' needs zero 1, 2 or 3, found zero 0")
-    decided = sorted(set(parallel.deepspeed) & DECIDED)
-    if decided:
-        problems.append(f"parallel.deepspeed: {', '.join(decided)}: decided by the recipe's own settings; remove it here")
-    zero = parallel.deepspeed.get("zero_optimization", {})
-    if not isinstance(zero, dict) or {"stage", "offload_optimizer", "offload_param"} & set(zero):
-        problems.append("parallel.deepspeed.zero_optimization: an object, without what parallel.zero and offload decide")
-    problems += _of_sources(recipe.data)
-    if recipe.data.sources and train.epochs is not None:
-        problems.append("train.epochs: data.sources end at different times; give total_steps")
-    for section, names in (("evaluate.datasets", evaluate.datasets), ("data.sources", recipe.data.sources)):
-        problems += [f"{section}: '{name}' is not a name of letters, digits and underscores" for name in names
-                     if not name.isidentifier()]  # fmt: skip
-    return [f"recipe.{problem}" for problem in problems]
-
-
-def _of_sources(data: DataSection) -> list[str]:
-    """What cannot be about where the data come from."""
-    if (data.dataset_path is None) == (not data.sources):
-        return [f"data: give one of dataset_path and sources, not {'both' if data.sources else 'none'}"]
-    return [
-        f"data.sources.{name}.weight: is {source.weight}; it must be above 0, or leave the source out"
-        for name, source in data.sources.items()
-        if source.weight <= 0
-    ]
-
-
-DECIDED = {
-    "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16",
-    "fp16", "optimizer", "scheduler", "zero_allow_untested_optimizer", "steps_per_print",
-}  # fmt: skip
-"""Keys of the DeepSpeed configuration that are derived from a recipe."""
-
-_LEAST = [
-    ("data", "seq_length", 1), ("train", "global_batch_size", 1), ("train", "micro_batch_size", 1),
-    ("train", "total_steps", 1), ("train", "min_learning_rate", 0), ("train", "warmup", 0), ("train", "weight_decay", 0),
-    ("train", "max_grad_norm", 0), ("train", "save_checkpoint_steps", 1), ("train", "keep_checkpoints", 0),
-    ("train", "seed", 0), ("evaluate", "steps", 1), ("evaluate", "micro_batch_size", 1), ("log", "report_steps", 1),
-]  # fmt: skip

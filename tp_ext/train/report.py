@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import sys
@@ -14,10 +13,9 @@ from typing import Any
 import torch
 
 from tp_ext.config import ModelConfig
-from tp_ext.output import whole_file
 from tp_ext.progress import clock, short
-
-METRICS = "metrics.jsonl"
+from tp_ext.train import records
+from tp_ext.train.records import METRICS, STEPS
 
 
 def flops_per_token(parameters_num: int, config: ModelConfig, seq_length: int) -> float:
@@ -74,28 +72,20 @@ class Report:
     """Writes metrics of the first process; in the others every call does nothing."""
 
     def __init__(self, folder: Path, is_first: bool, total_steps: int) -> None:
-        self._file = folder / METRICS if is_first else None
+        self._folder = folder if is_first else None
         self._total_steps = total_steps
         self._wandb: Any = None
         self.wandb_folder: Path | None = None
 
     def rewind(self, step: int) -> None:
         """Forget what was written of steps after `step`: they will be made again."""
-        if self._file is None or not self._file.is_file():
-            return
-        kept = []
-        for line in self._file.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):  # a line that a killed run left half
-                continue
-        with whole_file(self._file) as part:
-            part.write_text("".join(kept), encoding="utf-8")
+        if self._folder is not None:
+            for name in (METRICS, STEPS):
+                records.rewind(self._folder / name, step)
 
     def start_wandb(self, project: str | None, name: str | None, folder: Path, recipe: dict[str, Any]) -> None:
         """Begin a wandb run, offline unless the user is logged in. Whatever fails there is told and changes nothing."""
-        if project is None or self._file is None:
+        if project is None or self._folder is None:
             return
         try:
             import wandb
@@ -115,16 +105,20 @@ class Report:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Add values of a step to metrics.jsonl and wandb."""
-        if self._file is None:
+        if self._folder is None:
             return
-        with open(self._file, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        records.append(self._folder / METRICS, {"step": step, **values})
         if self._wandb is not None:
             try:
                 self._wandb.log(values, step=step)
             except Exception as error:
                 say(f"wandb is left out from here: {type(error).__name__}: {error}")
                 self._wandb = None
+
+    def step(self, step: int, values: dict[str, Any]) -> None:
+        """Add what happened in a step to steps.jsonl."""
+        if self._folder is not None:
+            records.append(self._folder / STEPS, {"step": step, **values})
 
     def line(self, step: int, values: dict[str, float], steps_per_second: float) -> None:
         """Print the console line of a step and write its values."""

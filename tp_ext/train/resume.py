@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from tp_ext.errors import CheckpointError, RecipeError
 from tp_ext.output import MANIFEST, check_files, sync, write_json, write_manifest
 from tp_ext.settings import build, read_json
 from tp_ext.train.engine import Engine
+from tp_ext.train.guard import Watched
 from tp_ext.train.processes import Processes
 
 KIND = "tp_ext checkpoint 1"
 STATE, TAG = "state.json", "engine"
+WRITER = "[enforce fail at inline_container"
+"""What torch's writer of checkpoints begins with when it cannot write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,8 @@ class State:
     """Targets learned from."""
     identity: Identity
     recipe: dict[str, Any]
+    watched: Watched = field(default_factory=Watched)
+    """What the guard remembers."""
 
 
 def folder_of(output: Path, step: int) -> Path:
@@ -71,21 +77,31 @@ def checkpoints(output: Path) -> list[Path]:
 
 
 def save(output: Path, state: State, engine: Engine, processes: Processes, keep: int) -> Path:
-    """Write a checkpoint; it appears when it is whole. Older ones beyond `keep` are then removed."""
+    """Write a checkpoint; it appears when it is whole. Older ones beyond `keep` are then removed.
+
+    Raises CheckpointError in all processes when one cannot write, for instance on a full disk; what is there already
+    stays as it is.
+    """
     final = folder_of(output, state.step)
     part = final.with_name(f".{final.name}.part")
     if processes.is_first:
-        shutil.rmtree(part, ignore_errors=True)
+        _remove_parts(final.parent)
         part.mkdir(parents=True)
     processes.wait()
-    engine.save(str(part), TAG)
-    torch.save(_random_state(processes), part / f"random_{processes.rank}.pt")
-    processes.wait()
+    try:
+        with _told(part, processes):
+            engine.save(str(part), TAG)
+            torch.save(_random_state(processes), part / f"random_{processes.rank}.pt")
+        with _told(part, processes):
+            if processes.is_first:
+                write_json(part / STATE, dataclasses.asdict(state))
+                write_manifest(part, KIND, {"step": state.step})
+                for file in part.rglob("*"):
+                    sync(file)
+    except CheckpointError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     if processes.is_first:
-        write_json(part / STATE, dataclasses.asdict(state))
-        write_manifest(part, KIND, {"step": state.step})
-        for file in part.rglob("*"):
-            sync(file)
         if final.exists():
             shutil.rmtree(final)
         part.replace(final)
@@ -94,6 +110,27 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
             shutil.rmtree(old)
     processes.wait()
     return final
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what killed runs left of checkpoints."""
+    for part in folder.glob(".step_*.part"):
+        shutil.rmtree(part)
+
+
+@contextmanager
+def _told(part: Path, processes: Processes) -> Iterator[None]:
+    """Raise a CheckpointError in all processes when the disk takes no more from one of them."""
+    problem = None
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not isinstance(error, OSError) and not str(error).startswith(WRITER):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else "the file could not be written whole"
+        free = shutil.disk_usage(part.parent).free / 2**30
+        problem = f"{part.parent}: no checkpoint could be written ({reason}; {free:.1f} GiB are free there)"
+    processes.agree(problem)
 
 
 def find(output: Path, resume: str) -> Path | None:
@@ -112,6 +149,14 @@ def find(output: Path, resume: str) -> Path | None:
     if not (path / MANIFEST).is_file():
         raise CheckpointError(f"{path}: no whole checkpoint here; recipe.train.resume takes 'auto', 'never' or its folder")
     return path
+
+
+def processes_of(path: Path) -> int:
+    """The number of processes that wrote the checkpoint at `path`. Raises CheckpointError when it is damaged."""
+    number = read_json(path / STATE, CheckpointError).get("identity", {}).get("processes_num")
+    if not isinstance(number, int):
+        raise CheckpointError(f"{path / STATE}: damaged: does not say how many processes wrote it")
+    return number
 
 
 def read_state(path: Path, expected: Identity, hashes: bool = True) -> State:

@@ -16,6 +16,11 @@ class Span:
     total_steps: int
     warmup_steps: int
 
+    @staticmethod
+    def of(highest: float, lowest: float, total_steps: int, warmup: float) -> Span:
+        """With a warm-up that is a share of the run (below 1) or a number of steps."""
+        return Span(highest, lowest, total_steps, warmup_steps(warmup, total_steps))
+
 
 def constant(share: float, span: Span) -> float:
     """The highest rate to the end."""
