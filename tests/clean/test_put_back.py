@@ -33,6 +33,14 @@ ALL = ["contact", "advertisement", "copyright", "short", "exact", "substring"]
 SETTINGS = CleanSettings(duplicates=Duplicates(fuzzy=None), compression=False)
 
 
+def test_no_output_is_written_into_another(cleaned, tmp_path):
+    for run in (lambda path: put_back(tmp_path / "out", ["contact"], path),
+                lambda path: clean([tmp_path / "a.jsonl"], SETTINGS, path)):  # fmt: skip
+        with pytest.raises(ConfigError, match="is inside"):
+            run(tmp_path / "out" / "more")
+    assert not (tmp_path / "out" / "more").exists()
+
+
 @pytest.fixture
 def cleaned(tmp_path):
     path = tmp_path / "a.jsonl"

@@ -45,6 +45,17 @@ def test_documents_take_fields_along_and_blocked_ones_go(tmp_path):
     assert again["all"]["kept"] == 3, "the list of hosts is part of the run's id"
 
 
+def test_numbers_that_json_does_not_have_become_null(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "今天天气很好。", "meta": {"score": NaN, "NaN": [1e999, "NaN"]}}\n')
+    clean([tmp_path / "a.jsonl"], CleanSettings(fields=("meta",), **PLAIN), tmp_path / "out")
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    line = next((tmp_path / "out").glob("*.jsonl")).read_text()
+    assert json.loads(line, parse_constant=refuse)["meta"] == {"score": None, "NaN": [None, "NaN"]}
+
+
 def test_a_file_of_the_settings_that_is_absent_is_told_by_its_setting(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(ConfigError, match="documents.blocked_hosts: nowhere: no such file"):

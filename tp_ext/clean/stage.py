@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -113,7 +114,15 @@ def _tell(tally: Tally, found: Cleaned, path: str, offset: int) -> None:
 
 
 def _json_lines(values: Sequence[Any]) -> bytes:
-    return b"".join(json_bytes(value) + b"\n" for value in values)
+    return b"".join(_json(value) + b"\n" for value in values)
+
+
+def _json(value: Any) -> bytes:
+    """The value as JSON, null for the numbers that Python reads and JSON does not have."""
+    line = json_bytes(value)
+    if b"NaN" not in line and b"Infinity" not in line:
+        return line
+    return json_bytes(json.loads(line, parse_constant=lambda _: None))
 
 
 def make_stage(settings: CleanSettings, longest_line: int) -> Callable[[Part], Staged]:
