@@ -37,7 +37,7 @@ def main() -> None:
     if args.seq_length is not None and not 1 <= args.seq_length < 1 << 31:
         raise DatasetError(f"--seq_length is {args.seq_length}; it must be at least 1 and below 2^31")
     store = Store(args.dataset)
-    seq_length = args.seq_length or store.manifest["seq_length"]
+    seq_length = args.seq_length or store.seq_length
     if args.search is not None:
         _search(store, args.search, args.most, args.spm_model_path)
     elif args.instance is not None:

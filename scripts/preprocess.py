@@ -12,7 +12,7 @@ from typing import Any
 from tp_ext.corpus.blocks import LONGEST_LINE
 from tp_ext.corpus.faults import FAULT_LIMIT, FAULTS
 from tp_ext.data.exchange import read_tencentpretrain, write_tencentpretrain
-from tp_ext.data.preprocess import preprocess
+from tp_ext.data.preprocess import made_before, preprocess
 from tp_ext.data.store import Store
 from tp_ext.errors import DatasetError, run_command
 from tp_ext.progress import Progress
@@ -49,12 +49,14 @@ def main() -> None:
     if args.dataset_path.exists():
         raise DatasetError(f"{args.dataset_path}: exists; name another file, or remove it")
     made = args.dataset_path.parent / f".{args.dataset_path.name}.dataset"  # kept until the file is whole
-    counts = _make(args, tokenizer, made)
-    count = write_tencentpretrain(Store(made), args.dataset_path, args.seq_length, args.packing or "contiguous")
-    if counts.get("faults"):
+    if not made_before(args.corpus_path, tokenizer, made, args.longest_line):  # an earlier run was killed while it wrote
+        _make(args, tokenizer, made)
+    store = Store(made)
+    count = write_tencentpretrain(store, args.dataset_path, args.seq_length, args.packing or "contiguous")
+    if (left_out := store.manifest.get("faults")) and (made / FAULTS).is_file():
         faults = args.dataset_path.with_name(f"{args.dataset_path.name}.{FAULTS}")
         shutil.move(made / FAULTS, faults)
-        print(f"left out {counts['faults']:,} records that are no text; see {faults}")
+        print(f"left out {left_out:,} records that are no text; see {faults}")
     shutil.rmtree(made)
     print(f"wrote {args.dataset_path}: {count:,} instances for TencentPretrain")
 

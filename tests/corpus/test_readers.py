@@ -194,6 +194,15 @@ def test_of_a_gzip_file_that_is_changed_everything_before_the_change_is_kept(tmp
     assert len(found) > 1000
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r\r\n"])
+def test_a_line_of_the_greatest_length_is_one_wherever_a_read_ends(end):
+    content = b"x" * 50 + end + b"y" * 51 + end
+    for cut in range(1, len(content)):
+        pieces = iter([content[:cut], content[cut:], b""])
+        found = list(Lines(lambda count, pieces=pieces: next(pieces), 0, 50).until(None))
+        assert [piece.fault for piece in found if piece.offset == 0] == [""], cut
+
+
 def test_a_wrong_checksum_and_another_frame_are_noticed(tmp_path):
     wrong = gzip.compress(LINES)[:-8] + b"12345678"
     assert whole(written(tmp_path, "a.txt.gz", wrong))[::2] == (TEXTS[:2], [("damaged", LINES.rindex(b"\n") + 1)])
@@ -206,12 +215,16 @@ def test_an_empty_file_has_no_documents(tmp_path, name):
     assert whole(written(tmp_path, name, b"")) == ([], [], [], 0)
 
 
+ODD = ["\\u00", "0", "-", ".", "e", "E+1", "nul", "true", "NaN", "\x01", "\r", "\ufeff", " "]
+
+
 def random_value(draw, depth=0):
     if depth < 3 and draw.random() < 0.3:
         return {draw.choice(["text", "a", "文"]): random_value(draw, depth + 1) for _ in range(draw.randint(0, 3))}
     if depth < 3 and draw.random() < 0.2:
         return [random_value(draw, depth + 1) for _ in range(draw.randint(0, 3))]
-    alphabet = ['"', "\\", "/", "n", "u0041", "文", " ", "{", "}", ",", ":", "\n", "\ue8f3", '"text":"', "text", "\t", "x"]
+    alphabet = ['"', "\\", "/", "n", "u0041", "文", " ", "{", "}", ",", ":", "\n", "\ue8f3", '"text":"', "text", "\t", "x",
+                "\U0001f600", "\ud800", "\0"]  # fmt: skip
     word = "".join(draw.choices(alphabet, k=draw.randint(0, 8)))
     return draw.choice([word, word, word, 1, -2.5e3, None, True])
 
@@ -219,13 +232,15 @@ def random_value(draw, depth=0):
 def random_line(draw):
     value = {draw.choice(["text", "text", "id", "m"]): random_value(draw) for _ in range(draw.randint(1, 4))}
     value = value if draw.random() < 0.2 else {**value, "text": str(random_value(draw, 3))}
+    if draw.random() < 0.2:
+        value["deep"] = json.loads("[" * (depth := draw.choice([1, 63, 64, 65, 200])) + "]" * depth)
     separators = draw.choice([(",", ":"), (", ", ": "), (" , ", " : ")])
     line = json.dumps(value, ensure_ascii=draw.random() < 0.2, separators=separators)
     for _ in range(draw.choice([0, 0, 0, 1, 2])):
         place = draw.randint(0, len(line))
-        change = draw.choice(['"', "\\", "{", "}", ",", ":", "]", "", "\\\\", '"text": "x"'])
+        change = draw.choice(['"', "\\", "{", "}", ",", ":", "]", "", "\\\\", '"text": "x"', *ODD])
         line = line[:place] + change + line[place + 1 :]
-    return line.replace("\n", " ").encode()
+    return line.replace("\n", " ").encode(errors="replace")
 
 
 def expected_of(line):
@@ -237,19 +252,29 @@ def expected_of(line):
     return text if text.strip() and "\0" not in text else None
 
 
-@pytest.mark.parametrize("seed", range(60))
-@pytest.mark.parametrize("quick", [True, False])
-def test_texts_of_objects_are_those_that_parsing_gives(tmp_path, monkeypatch, seed, quick):
-    if not quick:
+def use(monkeypatch, way):
+    if way == "compiled" and objects._compiled is None:
+        pytest.skip("the part in C was not built")
+    if way != "compiled":
+        monkeypatch.setattr(objects, "_compiled", None)
+    if way == "numpy":
         monkeypatch.setattr(objects, "_orjson", None)
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("way", ["compiled", "numpy", "numpy and orjson"])
+def test_texts_of_objects_are_those_that_parsing_gives(tmp_path, monkeypatch, seed, way):
+    use(monkeypatch, way)
     draw = random.Random(seed)
     lines = [random_line(draw) for _ in range(draw.choice([1, 2, 30, 200]))]
     expected = [text for text in map(expected_of, lines) if text is not None]
     assert whole(written(tmp_path, "a.jsonl", b"\n".join(lines)))[0] == expected
 
 
-def test_typical_lines_are_not_parsed_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(objects, "_parse", lambda line: pytest.fail(f"{line!r} was parsed"))
+@pytest.mark.parametrize("way", ["compiled", "numpy"])
+def test_typical_lines_are_not_parsed_whole(tmp_path, monkeypatch, way):
+    use(monkeypatch, way)
+    monkeypatch.setattr(objects, "_parse", lambda line, key: pytest.fail(f"{line!r} was parsed"))
     rows = [{"text": "甲"}, {"id": 1, "meta": {"n": [1]}, "text": 'a "b"\n\\c'}, {"text": "丙", "url": "http://x/\\"}]
     content = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     assert whole(written(tmp_path, "a.jsonl", content.encode()))[0] == ["甲", 'a "b"\n\\c', "丙"]

@@ -20,7 +20,7 @@ def store_of(folder, lengths, vocab_size=500, seed=0):
     with whole_folder(folder, KIND, DatasetError) as part:
         writer = StoreWriter(part, vocab_size)
         writer.append(ids, lengths, np.arange(len(lengths)))
-        writer.finish({"text_bytes": 1, "tokenizer_sha256": "0" * 64,
+        writer.finish({"text_bytes": 1, "seq_length": 64, "tokenizer_sha256": "0" * 64,
                        "sources": [{"path": "made up", "documents": len(lengths)}]})  # fmt: skip
     return Store(folder)
 

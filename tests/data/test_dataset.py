@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -31,6 +34,19 @@ def test_a_foreign_folder_is_never_overwritten(corpus, tokenizer, tmp_path):
         with pytest.raises(DatasetError, match="is not a 'tp_ext dataset 2' written by tp_ext, with thesis.txt in it"):
             preprocess([corpus], tokenizer, tmp_path / "out", 16)
         assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("sources", 5), ("sources", [{"path": "a"}]), ("sources", [{"path": "a", "documents": 10**6}]), ("tokens", "many"),
+    ("tokens", -1), ("documents", True), ("vocab_size", None), ("tokenizer_sha256", 7), ("seq_length", 1.5), ("files", []),
+    ("files", {}), ("text_bytes", []),
+])  # fmt: skip
+def test_a_manifest_of_other_kinds_is_refused(dataset, tmp_path, key, value):
+    shutil.copytree(dataset, tmp_path / "d")
+    manifest = json.loads((tmp_path / "d" / "manifest.json").read_text())
+    (tmp_path / "d" / "manifest.json").write_text(json.dumps({**manifest, key: value}))
+    with pytest.raises(DatasetError, match=r"manifest\.json: damaged: "):
+        Store(tmp_path / "d")
 
 
 def test_a_damaged_or_foreign_dataset_is_refused(dataset, tmp_path):

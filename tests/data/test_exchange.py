@@ -10,8 +10,9 @@ from itertools import pairwise
 import pytest
 from conftest import command, environment, make_texts
 
+from tp_ext.corpus.blocks import LONGEST_LINE
 from tp_ext.data.exchange import read_tencentpretrain, write_tencentpretrain
-from tp_ext.data.preprocess import preprocess
+from tp_ext.data.preprocess import made_before, preprocess
 from tp_ext.data.store import Store
 from tp_ext.errors import CorpusError, DatasetError
 
@@ -114,6 +115,28 @@ def test_nothing_is_written_over(made, tmp_path, tokenizer):
     assert (tmp_path / "a.txt").read_bytes() == (folder / "a.txt").read_bytes()
     done = command(*line, "--packing", "document", "--dataset_path", tmp_path / "out")
     assert "--packing is for --format tencentpretrain" in done.stderr
+
+
+def test_what_a_killed_export_left_is_used_when_it_is_of_the_same_files(made, tmp_path, tokenizer):
+    _, folder = made
+    corpus, left, file = tmp_path / "a.txt", tmp_path / ".d.pt.dataset", tmp_path / "d.pt"
+    corpus.write_bytes((folder / "a.txt").read_bytes())
+    assert not made_before([corpus], tokenizer, left, LONGEST_LINE)
+    preprocess([corpus], tokenizer, left, 39)
+    assert made_before([corpus], tokenizer, left, LONGEST_LINE)
+    assert not made_before([corpus], tokenizer, left, 1000)
+    assert not made_before([corpus, tmp_path / "b.txt"], tokenizer, left, LONGEST_LINE)
+    line = ["scripts/preprocess.py", "--spm_model_path", tokenizer.path, "--seq_length", 39, "--format", "tencentpretrain"]
+    done = command(*line, "--corpus_path", corpus, "--dataset_path", file)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "d.pt"}
+    first = file.read_bytes()
+    file.unlink()
+    preprocess([corpus], tokenizer, left, 39)
+    corpus.write_bytes(corpus.read_bytes() * 2)
+    assert not made_before([corpus], tokenizer, left, LONGEST_LINE)
+    assert command(*line, "--corpus_path", corpus, "--dataset_path", file).returncode == 0
+    assert len(file.read_bytes()) > 1.5 * len(first)
 
 
 def test_the_command_goes_both_ways(made, tmp_path, tokenizer):

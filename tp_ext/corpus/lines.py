@@ -10,6 +10,8 @@ from tp_ext.corpus.faults import DAMAGED, EXCERPT_BYTES, TOO_LONG, excerpt
 from tp_ext.corpus.files import DamagedError
 
 BLOCK_BYTES = 1 << 20
+_RETURNS = 1 << 10
+"""More of them than this at the end of a line are counted as of the line."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Lines:
                     yield Piece(self.offset, b"", DAMAGED, f"{shown} ... {self._damage}" if shown else self._damage)
                 self._take(len(self._rest))
                 self.ended = True
-            elif len(self._rest) > self.longest:
+            elif self._is_too_long():
                 yield Piece(self.offset, b"", TOO_LONG, excerpt(self._rest[: EXCERPT_BYTES + 4]))
                 self._skipping = True
             else:
@@ -68,6 +70,11 @@ class Lines:
         end = self._rest.find(b"\n", before - 1) + 1 if before <= len(self._rest) else 0
         end = end or self._rest.rfind(b"\n") + 1
         return len(self._rest) if not end and self._exhausted and self._damage is None else end
+
+    def _is_too_long(self) -> bool:
+        """Whether the line at hand, whose end has not come, will be too long; returns may turn out to be of its end."""
+        size = len(self._rest)
+        return size > self.longest and (size > self.longest + _RETURNS or len(self._rest.rstrip(b"\r")) > self.longest)
 
     def _take(self, count: int) -> None:
         self.digest.update(memoryview(self._rest)[:count])

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,12 @@ with suppress(ImportError):
     import orjson
 
     _orjson = orjson.loads
+
+_compiled: ModuleType | None = None
+with suppress(ImportError):  # where it was not built, numpy does most of it
+    from tp_ext.corpus import _objects
+
+    _compiled = _objects
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _QUOTE, _BACKSLASH, _SPACE, _OPEN, _CLOSE = b'"\\ {}'
@@ -66,18 +73,11 @@ def leads(array: Array) -> Array:
 def texts_of_objects(lines: Ranges, key: str = "text") -> tuple[Ranges, list[Wrong]]:
     """The string under `key`, here called "text", of the object in each line; what `json.loads` says of a line counts.
 
-    In a line with one `"text":` outside of strings whose value is a string, the value is cut out, up to the next quote
-    that no backslash escapes, and the rest is parsed with a mark in its place. When that is an object with the mark as
-    its "text", the whole line is an object with the value as its "text". The rest is short, and parsed for all lines at
-    once. Lines with other escapes than of one character, or control characters, are parsed whole.
+    Most lines are not parsed: see `_read` and `_cut_out`. The others are, one by one.
     """
     if not len(lines):
         return lines, []
-    escapes = _Escapes.of(lines.array)
-    starts, stops, cut = _values(lines, escapes, key)
-    buffer = lines.buffer
-    if len(escapes.short) and cut.any():
-        buffer, starts, stops = _unescaped(lines.array, escapes.short, starts, stops)
+    texts, cut = _read(lines, key, _compiled) if _compiled else _cut_out(lines, key)
     parsed: dict[int, bytes] = {}
     wrong: list[Wrong] = []
     for index in np.flatnonzero(~cut).tolist():
@@ -88,8 +88,36 @@ def texts_of_objects(lines: Ranges, key: str = "text") -> tuple[Ranges, list[Wro
             cut[index] = True
         else:
             wrong.append(Wrong(found, int(lines.offsets[index]), line))
-    texts = Ranges(buffer, starts, stops, lines.offsets).where(cut)
+    texts = texts.where(cut)
     return (_with(texts, np.flatnonzero(cut), parsed) if parsed else texts), wrong
+
+
+def _read(lines: Ranges, key: str, compiled: ModuleType) -> tuple[Ranges, Array]:
+    """The text of each line, and for which lines that is certain [n]; in C.
+
+    Certain are lines that are by JSON's grammar objects with one string under `key`, of which all escapes are Unicode's.
+    """
+    starts, stops = np.empty((2, len(lines)), dtype=np.int64)
+    certain = np.empty(len(lines), dtype=bool)
+    places = (np.ascontiguousarray(each, dtype=np.int64) for each in (lines.starts, lines.stops))
+    buffer = compiled.texts(lines.buffer, key.encode(), *places, starts, stops, certain)
+    return Ranges(buffer, starts, stops, lines.offsets), certain
+
+
+def _cut_out(lines: Ranges, key: str) -> tuple[Ranges, Array]:
+    """As `_read`, with numpy and few calls of the parser.
+
+    In a line with one `"text":` outside of strings whose value is a string, the value is cut out, up to the next quote
+    that no backslash escapes, and the rest is parsed with a mark in its place. When that is an object with the mark as
+    its "text", the whole line is an object with the value as its "text". The rest is short, and parsed for all lines at
+    once. Lines with other escapes than of one character, or control characters, are not certain.
+    """
+    escapes = _Escapes.of(lines.array)
+    starts, stops, cut = _values(lines, escapes, key)
+    buffer = lines.buffer
+    if len(escapes.short) and cut.any():
+        buffer, starts, stops = _unescaped(lines.array, escapes.short, starts, stops)
+    return Ranges(buffer, starts, stops, lines.offsets), cut
 
 
 def _with(texts: Ranges, lines: Array, parsed: dict[int, bytes]) -> Ranges:

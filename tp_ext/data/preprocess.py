@@ -16,10 +16,10 @@ from tp_ext.data import parts
 from tp_ext.data.journal import Journal
 from tp_ext.data.pack import instances_num
 from tp_ext.data.parts import Encoded, Part, parts_of
-from tp_ext.data.store import DOCUMENTS, KIND, ORIGINS, TOKENS, id_type
+from tp_ext.data.store import DOCUMENTS, KIND, ORIGINS, TOKENS, Store, id_type
 from tp_ext.data.workers import encode_all
 from tp_ext.errors import DatasetError, raise_all
-from tp_ext.output import json_bytes, kept_folder, write_manifest
+from tp_ext.output import json_bytes, kept_folder, sha256_of, write_manifest
 from tp_ext.tokens.tokenizer import Tokenizer
 
 Progress = Callable[[int, int, int], None]
@@ -68,6 +68,20 @@ def preprocess(
                                       "eos_id": tokenizer.eos_id, "tokenizer_sha256": tokenizer.sha256,
                                       "longest_line": longest_line, "sources": sources})  # fmt: skip
     return found
+
+
+def made_before(corpus_paths: Sequence[Path], tokenizer: Tokenizer, dataset_path: Path, longest_line: int) -> bool:
+    """Whether `dataset_path` is what `preprocess` would make of the same files; all of them are read and compared."""
+    try:
+        store = Store(dataset_path)
+        store.verify()
+    except DatasetError:
+        return False
+    known = [(source["path"], source.get("sha256")) for source in store.manifest["sources"]]
+    settings = (tokenizer.sha256, tokenizer.bos_id, tokenizer.eos_id, longest_line)
+    return settings == (
+        store.tokenizer_sha256, *(store.manifest.get(name) for name in ("bos_id", "eos_id", "longest_line"))
+    ) and known == [(str(path), sha256_of(path) if path.is_file() else None) for path in corpus_paths]  # fmt: skip
 
 
 class _Work:

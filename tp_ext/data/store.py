@@ -53,10 +53,7 @@ class Store:
         if manifest.get("kind") != KIND:
             raise DatasetError(f"{path}: is '{manifest.get('kind')}' and not '{KIND}'; make it again with preprocess.py")
         check_files(path, manifest, hashes=False, kind=DatasetError)
-        needed = ("vocab_size", "tokens", "documents", "text_bytes", "tokenizer_sha256", "sources")
-        missing = [name for name in needed if name not in manifest]
-        if missing or not {TOKENS, DOCUMENTS, ORIGINS} <= set(manifest["files"]):
-            raise DatasetError(f"{path / MANIFEST}: damaged: {', '.join(missing) or 'a file'} is missing from it")
+        _check_manifest(path / MANIFEST, manifest)
         self.path = path
         self.manifest: Mapping[str, Any] = manifest
         dtype = id_type(manifest["vocab_size"])
@@ -86,6 +83,11 @@ class Store:
         return str(self.manifest["tokenizer_sha256"])
 
     @property
+    def seq_length(self) -> int:
+        """The length of instances that it was made with a view to; any other can be read from it too."""
+        return int(self.manifest["seq_length"])
+
+    @property
     def text_bytes(self) -> int:
         """UTF-8 bytes of the documents' text."""
         return int(self.manifest["text_bytes"])
@@ -94,6 +96,27 @@ class Store:
     def sha256(self) -> str:
         """The hash of its tokens, by which a training run knows its data."""
         return str(self.manifest["files"][TOKENS]["sha256"])
+
+
+def _check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise DatasetError when a manifest lacks something, or something in it is of another kind than it should be."""
+    numbers, sources = ("vocab_size", "tokens", "documents", "text_bytes", "seq_length"), manifest.get("sources")
+    files = [manifest["files"].get(name) for name in (TOKENS, DOCUMENTS, ORIGINS)]
+    wrong = [name for name in numbers if not _is_count(manifest.get(name))]
+    if not isinstance(manifest.get("tokenizer_sha256"), str):
+        wrong.append("tokenizer_sha256")
+    if not (isinstance(sources, list) and all(isinstance(each, dict) for each in sources)
+            and all(isinstance(each.get("path"), str) and _is_count(each.get("documents")) for each in sources)
+            and sum(each["documents"] for each in sources) == manifest.get("documents")):  # fmt: skip
+        wrong.append("sources")
+    if not all(isinstance(each, dict) and isinstance(each.get("sha256"), str) for each in files):
+        wrong.append("files")
+    if wrong:
+        raise DatasetError(f"{path}: damaged: {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} missing or wrong")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 class StoreWriter:
