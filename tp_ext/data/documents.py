@@ -26,6 +26,7 @@ class Documents:
         Raises DatasetError when no document has two tokens.
         """
         self.store, self.seq_length, self._document_mask = store, seq_length, document_mask
+        self._tokens, self._starts = store.tokens.view(np.ndarray), store.documents.view(np.ndarray)  # quicker than a memmap
         targets = np.diff(store.documents).astype(np.int64) - 1
         cuts = np.maximum(targets, 0) // seq_length
         self._long = np.flatnonzero(cuts)
@@ -63,12 +64,12 @@ class Documents:
         width = self.seq_length + 1
         rows, starts, lengths = self._pieces(indices)
         before = np.cumsum(lengths) - lengths
-        of_row = np.searchsorted(rows, np.arange(len(indices)))
+        of_row = np.flatnonzero(np.diff(rows, prepend=-1))
         places = rows * width + before - before[of_row][rows]  # where each piece begins in the flat windows
         window = np.zeros(len(indices) * width, dtype=self.store.tokens.dtype)
         counted = np.zeros(len(window), dtype=np.uint8)
         filled = ranges(places, lengths)
-        window[filled] = self.store.tokens[ranges(starts, lengths)]
+        window[filled] = self._tokens[filled + np.repeat(starts - places, lengths)]
         counted[filled] = 1
         begins = np.zeros_like(counted) if self._document_mask else None
         if begins is not None:
@@ -98,7 +99,8 @@ class Documents:
         is_rest = packed[rows]
         starts = np.empty(len(rows), dtype=np.int64)
         lengths = np.full(len(rows), self.seq_length + 1, dtype=np.int64)
-        starts[~is_rest] = self._cuts(indices[~packed])
+        if len(bins) < len(indices):
+            starts[~is_rest] = self._cuts(indices[~packed])
         starts[is_rest], lengths[is_rest] = self._rests(self._order[ranges(first, counts[packed])])
         return rows, starts, lengths
 
@@ -106,12 +108,12 @@ class Documents:
         """The first token of each of the windows that long documents are cut into."""
         place = np.searchsorted(self._windows_before, numbers, "right") - 1
         before = (numbers - self._windows_before[place]) * self.seq_length
-        starts: Array = self.store.documents[self._long[place]].astype(np.int64) + before
+        starts: Array = self._starts[self._long[place]].astype(np.int64) + before
         return starts
 
     def _rests(self, documents: Array) -> tuple[Array, Array]:
         """The first token and the length of what is left of `documents` after their cut windows."""
         documents = documents.astype(np.int64)
-        starts, stops = (self.store.documents[documents + i].astype(np.int64) for i in (0, 1))
+        starts, stops = (self._starts[documents + i].astype(np.int64) for i in (0, 1))
         starts += (stops - starts - 1) // self.seq_length * self.seq_length
         return starts, stops - starts
