@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
 from tp_ext.data.loader import Loader
 from tp_ext.data.preprocess import preprocess
 from tp_ext.tokens.tokenizer import open_tokenizer
@@ -38,7 +40,8 @@ MODEL = {
     "feed_forward": "gated", "layernorm": "rms", "rotary_position_embedding": True, "remove_transformer_bias": True,
     "remove_embedding_layernorm": True, "max_seq_length": 2048, "encoder": "llama",
 }  # fmt: skip
-PIECES = 1000
+PIECES, MORE = 1000, 31000
+"""Pieces that are learned from the text, and others that make the output layer as wide as a real one."""
 
 
 def prepare(folder: Path) -> None:
@@ -48,13 +51,17 @@ def prepare(folder: Path) -> None:
     lines = ["".join(draw.choices(words, k=40)) for _ in range(2500)]
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     train_tokenizer(lines, PIECES, folder / "tokenizer.model")
+    model = ModelProto.FromString((folder / "tokenizer.model").read_bytes())
+    for number in range(MORE):
+        model.pieces.add(piece=f"unused{number}", score=-1e6 - number, type=1)
+    (folder / "tokenizer.model").write_bytes(model.SerializeToString())
     preprocess([folder / "text.txt"], open_tokenizer(folder / "tokenizer.model"), folder / "dataset", 32)
 
 
 def recipe(folder: Path, name: str, **changes: Any) -> dict[str, Any]:
     """A recipe; `section__setting` changes one of its settings."""
     values: dict[str, Any] = {
-        "model": {"spm_model_path": str(folder / "tokenizer.model"), "config": {**MODEL, "vocab_padding": 16000 - PIECES}},
+        "model": {"spm_model_path": str(folder / "tokenizer.model"), "config": MODEL},
         "data": {"dataset_path": str(folder / "dataset"), "seq_length": 256},
         "train": {"output_model_path": str(folder / name), "global_batch_size": 8, "micro_batch_size": 4, "total_steps": 12,
                   "learning_rate": 1e-4, "dtype": "fp32", "save_checkpoint_steps": 10000},
@@ -152,7 +159,7 @@ def memory(folder: Path, steps: int) -> None:
 
 def whole(given: Any, pieces: int) -> float:
     """GiB of the logits of a micro-batch, their softmax and their gradient in float32."""
-    return float(3 * 4 * given.train.micro_batch_size * given.data.seq_length * pieces / 2**30)
+    return float((4 + 2 * 4) * given.train.micro_batch_size * given.data.seq_length * pieces / 2**30)
 
 
 def main() -> None:
