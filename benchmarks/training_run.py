@@ -153,8 +153,9 @@ def memory(folder: Path, steps: int) -> None:
         plan = memory_of(given, config, count_parameters(config), 1, on_gpu=False)
         found = max(train(folder, name.replace(" ", "_"), **long, **changes)["memory_gib"])
         planned = (plan.device + PROCESS) / 2**30
-        print(f"memory   activations {name:<10} measured {found:.2f} GiB, planned {planned:.2f} ({planned / found - 1:+.0%}), "
-              f"of it loss {plan.loss / 2**30:.2f}; its logits whole would be {whole(given, config.pieces):.2f}")  # fmt: skip
+        print(f"memory   activations {name:<10} measured {found:.2f} GiB, planned {planned:.2f} "
+              f"({planned / found - 1:+.0%}), of it loss {plan.loss / 2**30:.2f}; "
+              f"its logits whole: {whole(given, config.pieces):.2f}")  # fmt: skip
 
 
 def whole(given: Any, pieces: int) -> float:
