@@ -7,7 +7,7 @@
 import argparse
 from pathlib import Path
 
-from tp_ext.errors import run_command
+from tp_ext.errors import end_at_once, run_command
 from tp_ext.train.recipe import read_recipe
 
 
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    end_at_once(lambda: run_command(main))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import difflib
 import errno
 import io
@@ -85,3 +87,21 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def end_at_once(command: Callable[[], None]) -> None:
+    """Run a command and end the process as soon as it is done, without taking the interpreter apart.
+
+    Threads of torch's gloo, which DeepSpeed keeps alive, may be about to drop a tensor of a message that has long arrived;
+    when Python is being taken apart by then, the process is aborted (SIGABRT) after all its work was done.
+    """
+    code: int | str | None = 0
+    try:
+        command()
+    except SystemExit as end:
+        code = end.code
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))

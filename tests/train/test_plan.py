@@ -114,3 +114,31 @@ def test_amounts_of_memory():
     assert [parse_bytes(text) for text in ("80G", "1.5 GiB", "512m", "7")] == [80 * 2**30, 3 * 2**29, 2**29, 7]
     with pytest.raises(RecipeError, match="for instance 80G"):
         parse_bytes("lots")
+
+
+def test_a_run_that_does_not_fit_is_refused_before_anything_is_loaded(recipe, tmp_path, monkeypatch, capsys):
+    from tp_ext.train import fit
+
+    given = parse_recipe(recipe(model__config={**LLAMA, **WIDE}, **LONG, parallel__zero=1))
+    config = tiny(LLAMA, **WIDE)
+    needed = PROCESS + memory_of(given, config, count_parameters(config), 1, on_gpu=False).device
+    monkeypatch.setattr(fit, "host_memory", lambda: int(needed) + 2**20)
+    fit.check_memory(given, config)
+    monkeypatch.setattr(fit, "host_memory", lambda: int(needed) - 2**28)
+    with pytest.raises(RecipeError, match=r"needs .* 0\.25 GiB too little; zero 0, .* kept would"):
+        fit.check_memory(given, config)
+    monkeypatch.setattr(fit, "host_memory", lambda: 2**28)
+    with pytest.raises(RecipeError, match="no zero stage, offload or checkpointing would; use more processes"):
+        fit.check_memory(given, config)
+    fit.check_memory(parse_recipe(recipe(guard__memory="warn")), config)
+    assert capsys.readouterr().out.startswith("warning: does not fit")
+    huge = recipe(model__config={**LLAMA, **WIDE, "layers_num": 2000, "feedforward_size": 17280})
+    done = pretrain(huge, tmp_path)
+    assert done.returncode == 2 and "error: recipe: does not fit: a process needs" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_the_plan_of_two_machines_is_told_by_the_command():
+    done = command("scripts/plan.py", "--config", "recipes/llama7b_zh.json", "--gpus", 8, "--machines", 2)
+    assert "processes: 8; machines: 2" in done.stdout
+    assert "what fits, the fastest first:" in done.stdout

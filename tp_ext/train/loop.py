@@ -22,8 +22,10 @@ from tp_ext.train import processes as process_group
 from tp_ext.train.engine import Engine
 from tp_ext.train.evaluate import evaluate
 from tp_ext.train.failure import told_last
+from tp_ext.train.fit import check_memory
 from tp_ext.train.guard import Guard
 from tp_ext.train.inputs import Inputs, open_inputs
+from tp_ext.train.machines import check_shared
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.records import METRICS, RUN, STEPS
@@ -39,6 +41,7 @@ from tp_ext.train.window import TRAINING, Window
 def run(recipe: Recipe) -> None:
     """Train. Raises a UserError before anything is trained or overwritten when something does not fit."""
     inputs = open_inputs(recipe)
+    check_memory(recipe, inputs.config)
     processes = process_group.join()
     try:
         with told_last(processes):
@@ -59,6 +62,7 @@ class Run:
         self._recipe, self._processes = recipe, processes
         self._output = Path(train.output_model_path)
         start = find_start(recipe, inputs, processes)
+        check_shared(self._output, processes)
         if start.checkpoint:
             tell_changes(recipe, start.state)
         self._state, self._total_steps, self._inputs = start.state, start.total_steps, inputs

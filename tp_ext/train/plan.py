@@ -85,8 +85,8 @@ def plan(recipe: Recipe, machines: Machines) -> Plan:
     """
     config, steps, problems = _opened(recipe)
     count = count_parameters(config)
-    memory = _memory(recipe, config, count, machines)
     on_gpu = machines.gpus > 0
+    memory = memory_of(recipe, config, count, machines.processes, on_gpu)
     processes = -(-machines.processes // machines.machines)
     host = processes * int(PROCESS + (memory.offloaded if on_gpu else memory.device))
     try:
@@ -104,7 +104,7 @@ def plan(recipe: Recipe, machines: Machines) -> Plan:
     return Plan(
         parameters_num=count, memory=memory, host=host, checkpoint=checkpoint_bytes(recipe, count), steps=steps,
         tokens_per_step=tokens, flops_per_step=flops, seconds=steps * flops / speed if steps else None, problems=problems,
-        choices=list(_choices(recipe, config, count, machines)) if on_gpu else [],
+        choices=list(choices(recipe, config, count, machines.processes, machines.memory)) if on_gpu else [],
     )  # fmt: skip
 
 
@@ -120,13 +120,12 @@ def _opened(recipe: Recipe) -> tuple[ModelConfig, int | None, list[str]]:
         return config, recipe.train.total_steps, str(error).splitlines()
 
 
-def _memory(recipe: Recipe, config: ModelConfig, count: int, machines: Machines) -> Memory:
-    return memory_of(recipe, config, count, machines.processes, machines.gpus > 0)
-
-
-def _choices(recipe: Recipe, config: ModelConfig, count: int, machines: Machines) -> Iterator[tuple[str, int]]:
-    """What fits: without offload first, then without checkpointing, then the lower ZeRO stage, which sends less."""
-    for offload in ("none", "optimizer"):
+def choices(
+    recipe: Recipe, config: ModelConfig, count: int, processes: int, limit: int, on_gpu: bool = True
+) -> Iterator[tuple[str, int]]:
+    """What fits into `limit` bytes: without offload first, then without checkpointing, then the lower ZeRO stage, which
+    sends less."""
+    for offload in ("none", "optimizer") if on_gpu else ("none",):
         for checkpointing in (False, True):
             for zero in (0, 1, 2, 3):
                 if zero == 0 and (recipe.train.dtype != "fp32" or offload != "none"):
@@ -135,8 +134,8 @@ def _choices(recipe: Recipe, config: ModelConfig, count: int, machines: Machines
                     recipe, model=dataclasses.replace(recipe.model, checkpoint_activations=checkpointing),
                     parallel=dataclasses.replace(recipe.parallel, zero=zero, offload=offload),
                 )  # fmt: skip
-                needed = _memory(tried, config, count, machines).device
-                if needed <= machines.memory:
+                needed = memory_of(tried, config, count, processes, on_gpu).device + (0 if on_gpu else int(PROCESS))
+                if needed <= limit:
                     kept = "activations computed again" if checkpointing else "activations kept"
                     yield f"zero {zero}, offload {offload}, {kept}", needed
 

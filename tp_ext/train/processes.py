@@ -71,9 +71,8 @@ def join() -> Processes:
         torch.cuda.set_device(local_rank)
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, beside)))
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes_here()))
     import deepspeed
 
     # what DeepSpeed calls in torch is for it to put right, not for the user to read at every step
@@ -84,6 +83,14 @@ def join() -> Processes:
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", timeout=timedelta(minutes=30), verbose=False)
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     return Processes(distributed.get_rank(), distributed.get_world_size(), local_rank, device)
+
+
+def processes_here() -> int:
+    """How many of the run's processes are on this machine, by what torchrun or DeepSpeed's launcher says."""
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "WORLD_SIZE"):
+        if os.environ.get(name):
+            return max(1, int(os.environ[name]))
+    return 1
 
 
 def leave() -> None:

@@ -135,7 +135,10 @@ class EvaluateSection:
 
 @dataclass(frozen=True, kw_only=True)
 class GuardSection:
-    """What happens when a step is out of the ordinary. The text of its instances is written to train.output_model_path."""
+    """What happens when memory is short or a step out of the ordinary, whose text is written to train.output_model_path."""
+
+    memory: Literal["refuse", "warn"] = "refuse"
+    """What is done when by its plan a run does not fit into the memory there is: it does not begin, or it is told."""
 
     stop_after: int = 5
     """A step whose loss or gradients are no finite numbers changes nothing; so many skipped in a row end the run."""

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from tp_ext.errors import CheckpointError, RecipeError
-from tp_ext.output import MANIFEST, check_files, sync, write_json, write_manifest
+from tp_ext.output import MANIFEST, check_files, size_and_hash, sync, write_json, write_manifest
 from tp_ext.settings import build, read_json
 from tp_ext.train.engine import Engine
 from tp_ext.train.guard import Watched
@@ -93,11 +94,15 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
             engine.save(str(part), TAG)
             torch.save(_random_state(processes), part / f"random_{processes.rank}.pt")
         with _told(part, processes):
+            known = _share_synced(part, processes)
+        known = {file: entry for share in processes.gathered(known) for file, entry in share.items()}
+        with _told(part, processes):
             if processes.is_first:
                 write_json(part / STATE, dataclasses.asdict(state))
-                write_manifest(part, KIND, {"step": state.step})
+                write_manifest(part, KIND, {"step": state.step}, known)
                 for file in part.rglob("*"):
-                    sync(file)
+                    if file not in known:
+                        sync(file)
     except CheckpointError:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -110,6 +115,18 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
             shutil.rmtree(old)
     processes.wait()
     return final
+
+
+def _share_synced(part: Path, processes: Processes) -> dict[Path, dict[str, Any]]:
+    """Put this process's share of the files on the disk; their sizes and hashes."""
+    files = sorted(file for file in part.rglob("*") if file.is_file())[processes.rank :: processes.world_size]
+
+    def settle(file: Path) -> dict[str, Any]:
+        sync(file)
+        return size_and_hash(file)
+
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(files, pool.map(settle, files), strict=True))
 
 
 def _remove_parts(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tp_ext.errors import CheckpointError, DatasetError, RecipeError
 from tp_ext.train import resume
 from tp_ext.train.inputs import Inputs, open_inputs, steps_of_epochs
+from tp_ext.train.machines import check_alike
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.report import say
@@ -39,10 +40,11 @@ def find_start(recipe: Recipe, inputs: Inputs, processes: Processes) -> Start:
     output = Path(recipe.train.output_model_path)
     identity = identity_of(recipe, inputs, processes.world_size)
     checkpoint = resume.find(output, recipe.train.resume)
+    check_alike(identity, checkpoint, processes)
     state = State(step=0, position=0, tokens=0, identity=identity, recipe=recipe.to_json())
     problem = None
     try:
-        if processes.is_first:  # it alone reads the files to compare hashes
+        if processes.local_rank == 0:  # one process of a machine reads the files to compare hashes
             for store in (*inputs.stores, *(windows.store for windows in inputs.held_out.values())):
                 store.verify()
         if checkpoint:

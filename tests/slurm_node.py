@@ -1,23 +1,20 @@
-"""Slurm on one node gives what the local command gives; TP_EXT_SLURM names a folder with its Debian packages unpacked.
+"""Slurm on one node; TP_EXT_SLURM names a folder with its Debian packages unpacked.
 
     apt-get download slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libmunge2 libhwloc15 liblua5.1-0
     for package in *.deb; do dpkg -x $package $TP_EXT_SLURM; done
 """
 
-import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
-from test_pipeline import chinese, files_of, records
+from conftest import environment
 
 SLURM = os.environ.get("TP_EXT_SLURM")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SLURM, reason="TP_EXT_SLURM is not set")]
+marks = [pytest.mark.slow, pytest.mark.skipif(not SLURM, reason="TP_EXT_SLURM is not set")]
 SETTINGS = """
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
@@ -87,20 +84,3 @@ def until(there, seconds=60):
     while not there():
         assert time.monotonic() < end
         time.sleep(0.5)
-
-
-def test_slurm_gives_what_the_local_command_gives(slurm, tmp_path):
-    pytest.importorskip("datatrove")
-    (tmp_path / "a.jsonl").write_bytes(records(chinese(300, 1)))
-    (tmp_path / "b.jsonl").write_bytes(records([*chinese(30, 1), *chinese(200, 2)]))
-    given = ["--input", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--config", ROOT / "recipes" / "clean_zh.json"]
-    scripts = ROOT / "scripts"
-    subprocess.run([sys.executable, scripts / "clean.py", *given, "--output", tmp_path / "local"], env=slurm, check=True)
-    cluster = ["--executor", "slurm", "--tasks", "2", "--partition", "cpu", "--time", "00:05:00"]
-    folders = ["--work", tmp_path / "work", "--output", tmp_path / "slurm"]
-    command = [sys.executable, scripts / "clean_cluster.py", *given, *cluster, *folders]
-    subprocess.run(command, env=slurm, check=True)
-    until(lambda: not subprocess.run(["squeue", "-h"], env=slurm, capture_output=True, text=True, check=True).stdout)
-    outputs = [files_of(tmp_path / name) for name in ("local", "slurm")]
-    assert json.loads(outputs[1].pop("manifest.json"))["run"] == json.loads(outputs[0].pop("manifest.json"))["run"]
-    assert outputs[0] == outputs[1]
