@@ -17,6 +17,7 @@ from tp_ext.errors import CheckpointError, DatasetError, RecipeError
 from tp_ext.models import config_of, families
 from tp_ext.tokens.rows import check_beside, check_rows
 from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
+from tp_ext.train.lora import adapted_of
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.schedule import warmup_steps
 
@@ -94,6 +95,8 @@ def open_inputs(recipe: Recipe) -> Inputs:
             f"recipe.data.seq_length: {recipe.data.seq_length} is longer than the model's max_seq_length "
             f"{config.max_seq_length}"
         )
+    if recipe.lora:
+        adapted_of(recipe.lora, config)
     total_steps = recipe.train.total_steps
     if total_steps is None:
         total_steps = max(1, steps_of_epochs(recipe, data.stream, 0))

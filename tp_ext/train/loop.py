@@ -64,7 +64,9 @@ class Run:
         self._state, self._total_steps, self._inputs = start.state, start.total_steps, inputs
         processes.wait()
         torch.manual_seed(train.seed + processes.rank)
-        self._engine = Engine(recipe, inputs.config, None if start.checkpoint else inputs.source, processes)
+        # what LoRA trains is all that its checkpoints hold
+        source = inputs.source if recipe.lora or not start.checkpoint else None
+        self._engine = Engine(recipe, inputs.config, source, processes)
         if start.checkpoint:
             resume.load(start.checkpoint, self._engine, processes)
         self._loader = Loader(
@@ -94,12 +96,17 @@ class Run:
     def _go_through(self, steps: Iterator[feed.Step], state: resume.State) -> resume.State:
         """Train from `state` to the end of the run or to SIGTERM; measure and save on the way, and at the end."""
         window, stopped = Window(), False
+        moved = self._engine.moved()
         while state.step < self._total_steps and not stopped:
             watch = StopWatch(self._processes.device)
             rate = rate_at(state.step + 1, self._recipe.train.scheduler, self._span)
             step = next(steps)
             watch.lap("data")
+            if moved:
+                moved.begin()
             outcome = make_step(self._engine, step, rate, self._guard, self._processes, watch, self._stop)
+            if moved:
+                moved.end(state.step + 1, was_made=rate > 0 and not outcome.verdict.skips)
             stopped, before = outcome.is_stopped, state
             state = self._after(state, step, outcome)
             if outcome.verdict.reason:
