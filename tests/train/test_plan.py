@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tp_ext.errors import RecipeError
 from tp_ext.models import build, config_of
+from tp_ext.train.lora import counts_of
 from tp_ext.train.memory import PROCESS, checkpoint_bytes, layer_bytes, memory_of
-from tp_ext.train.plan import Machines, count_parameters, parse_bytes, plan
+from tp_ext.train.plan import Machines, parse_bytes, plan
 from tp_ext.train.recipe import parse_recipe, read_recipe
 from tp_ext.train.report import flops_per_token
 
@@ -37,17 +38,16 @@ def test_memory_and_checkpoints_are_as_planned(recipe, tmp_path, family, changes
     done = pretrain(values, tmp_path, processes=processes)
     assert done.returncode == 0, done.stderr
     config, given = tiny(family, **WIDE), parse_recipe(values)
-    count = count_parameters(config)
-    planned = PROCESS + memory_of(given, config, count, max(processes, 1), on_gpu=False).device
+    planned = PROCESS + memory_of(given, config, max(processes, 1), on_gpu=False).device
     assert planned / 2**30 == pytest.approx(max(metrics(tmp_path / "out", "memory_gib")), rel=0.15)
     folder = tmp_path / "out" / "checkpoints" / "step_00000003"
     written = sum(os.path.getsize(file) for file in folder.rglob("*") if file.is_file())
-    assert checkpoint_bytes(given, count) == pytest.approx(written, rel=0.01)
+    assert checkpoint_bytes(given, config) == pytest.approx(written, rel=0.01)
 
 
 def test_parameters_are_the_published_ones():
-    assert count_parameters(config_of("llama-7b")) == 6_738_415_616
-    assert count_parameters(config_of("bloom-7b1")) == 7_069_016_064  # its output layer is its embedding
+    assert counts_of(config_of("llama-7b"), None).all == 6_738_415_616
+    assert counts_of(config_of("bloom-7b1"), None).all == 7_069_016_064  # its output layer is its embedding
 
 
 @pytest.mark.parametrize("family", [LLAMA, BLOOM])
@@ -64,7 +64,7 @@ def test_operations_are_those_of_a_real_step(family):
     found = sum(count for operation, count in counts.items() if "attention" not in str(operation))
     found += 2 * tokens * config.rows * config.emb_size  # of the output layer's weight: made in place, and not counted
     attention = 6 * config.layers_num * config.heads_num * config.head_size * tokens
-    planned = tokens * (flops_per_token(count_parameters(config), config, tokens) - attention)
+    planned = tokens * (flops_per_token(counts_of(config, None).all, config, tokens) - attention)
     assert planned == pytest.approx(found, rel=0.01)
 
 

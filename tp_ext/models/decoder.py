@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -184,7 +185,7 @@ def initial_weight(name: str, shape: torch.Size, config: ModelConfig, seed: int)
     if name.endswith((".bias", ".beta", f".{SECOND}")):
         return torch.zeros(shape)
     if name.endswith(f".{FIRST}"):
-        return (torch.rand(shape, generator=generator) * 2 - 1) / shape[1] ** 0.5
+        return torch.empty(shape).uniform_(-1, 1, generator=generator) / math.sqrt(shape[1])
     if name.endswith(".gamma") or "layer_norm" in name:
         return torch.ones(shape)
     deviation = 0.02

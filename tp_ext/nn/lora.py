@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,10 +19,10 @@ class LoraLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.scale, self.dropout = scale, dropout
         self.weight = linear.weight
+        self.bias: nn.Parameter | None
         self.register_parameter("bias", linear.bias)
-        kind = {"dtype": linear.weight.dtype, "device": linear.weight.device}
-        self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, **kind))
-        self.lora_B = nn.Parameter(torch.empty(self.out_features, rank, **kind))
+        self.lora_A = nn.Parameter(linear.weight.new_empty(rank, self.in_features))
+        self.lora_B = nn.Parameter(linear.weight.new_empty(self.out_features, rank))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`hidden` [..., I] to [..., O]."""

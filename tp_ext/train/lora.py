@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from tp_ext.checkpoint.names import expand
 from tp_ext.checkpoint.source import EMBEDDING, HEAD, shapes_of
 from tp_ext.config import ModelConfig
 from tp_ext.errors import RecipeError, raise_all, suggest
-from tp_ext.models import families
+from tp_ext.models import build, families
 from tp_ext.models.decoder import Decoder
 from tp_ext.nn.lora import FIRST, SECOND, LoraLinear
 from tp_ext.registry import family_of
@@ -62,7 +63,8 @@ def adapted_of(section: LoraSection, config: ModelConfig) -> Adapted:
         problems.append(f"also_train: {section.also_train[0]} alone: the model's lm_head is its embedding (tie_weights), "
                         "so one cannot be trained without the other; name both, embedding and lm_head, or none")  # fmt: skip
     raise_all(RecipeError, [f"recipe.lora.{problem}" for problem in problems])
-    whole = tuple(ALSO[name] for name in ALSO if name in section.also_train and not (config.tie_weights and name == "lm_head"))
+    own = ("embedding",) if config.tie_weights else tuple(ALSO)
+    whole = tuple(ALSO[name] for name in own if name in section.also_train)
     layers = tuple(layer for layer in names if layer in chosen)
     return Adapted(layers, whole, section.r, section.alpha, section.dropout)
 
@@ -108,7 +110,7 @@ def adapt(model: Decoder, adapted: Adapted) -> None:
         setattr(model.get_submodule(parent), last, LoraLinear(linear, adapted.rank, adapted.scale, adapted.dropout))
     for name in adapted.whole:
         model.get_parameter(name).requires_grad_(True)
-    model.register_state_dict_post_hook(_leave_out_frozen)
+    model.register_state_dict_post_hook(_leave_out_frozen)  # type: ignore[no-untyped-call]
 
 
 def _leave_out_frozen(model: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
@@ -128,6 +130,29 @@ def load_trained(src: Mapping[str, Tensor], dst: nn.Module) -> None:
     for name, parameter in trained.items():
         with torch.no_grad():
             parameter.copy_(src[name])
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters of a model in training."""
+
+    all: int
+    trained: int
+    multiplied: int
+    """Those that are not trained, without an embedding that is only looked up in."""
+
+
+@cache
+def counts_of(config: ModelConfig, lora: LoraSection | None) -> Counts:
+    """Parameters of a model, LoRA's factors among them; a tied output layer counts once."""
+    with torch.device("meta"):
+        model = build(config)
+        if lora:
+            adapt(model, adapted_of(lora, config))
+    frozen = {name: each.numel() for name, each in model.named_parameters() if not each.requires_grad}
+    total = sum(each.numel() for each in model.parameters())
+    looked_up = 0 if config.tie_weights else frozen.get(EMBEDDING, 0)
+    return Counts(total, total - sum(frozen.values()), sum(frozen.values()) - looked_up)
 
 
 def is_factor(name: str) -> bool:
