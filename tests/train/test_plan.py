@@ -8,8 +8,13 @@ import torch
 from conftest import BLOOM, LLAMA, ROOT, command, metrics, pretrain, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
+from tp_ext.checkpoint.formats import write_trained
+from tp_ext.checkpoint.source import shapes_of
 from tp_ext.errors import RecipeError
-from tp_ext.models import build, config_of
+from tp_ext.models import build, config_of, families
+from tp_ext.models.decoder import initial_weight
+from tp_ext.models.llama import LLAMA as LLAMA_FAMILY
+from tp_ext.tokens.tokenizer import open_tokenizer
 from tp_ext.train.lora import counts_of
 from tp_ext.train.memory import PROCESS, checkpoint_bytes, layer_bytes, memory_of
 from tp_ext.train.plan import Machines, parse_bytes, plan
@@ -28,6 +33,37 @@ RUNS = [
     pytest.param(LLAMA, {"parallel__zero": 1, "model__checkpoint_activations": True, **LONG}, 0, marks=pytest.mark.slow),
     pytest.param(BLOOM, {"parallel__zero": 1, "train__dtype": "bf16"}, 2, marks=pytest.mark.slow),
 ]
+
+
+LORA = {"lora__target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
+WITH_LORA = [
+    pytest.param({"parallel__zero": 1}, 0),
+    pytest.param({"parallel__zero": 2, "lora__also_train": ["embedding", "lm_head"]}, 0, marks=pytest.mark.slow),
+    pytest.param({"parallel__zero": 3}, 2, marks=pytest.mark.slow),
+    pytest.param({"parallel__zero": 1, "model__checkpoint_activations": True, **LONG}, 0, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("changes", "processes"), WITH_LORA)
+def test_memory_and_checkpoints_of_lora_are_as_planned(recipe, tmp_path, spm_path, changes, processes, monkeypatch):
+    """With a heap that gives back what is freed: else glibc keeps as much again as activations take."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
+    config = tiny(LLAMA, **{**WIDE, "layers_num": 20})
+    weights = ((name, initial_weight(name, shape, config, 1)) for name, shape in shapes_of(LLAMA_FAMILY, config).items())
+    (tmp_path / "base").mkdir()
+    write_trained(tmp_path / "base", config, families, weights, torch.float32, open_tokenizer(spm_path), {})
+    settings = {"data__seq_length": 384, "train__micro_batch_size": 1, "train__global_batch_size": 4,
+                "train__total_steps": 3, "train__save_checkpoint_steps": 3, **LORA, **changes}  # fmt: skip
+    begun = {"model__config": None, "model__pretrained_model_path": str(tmp_path / "base")}
+    values = recipe(**begun, evaluate__datasets={}, **settings)
+    done = pretrain(values, tmp_path, processes=processes)
+    assert done.returncode == 0, done.stderr
+    given = parse_recipe(values)
+    planned = PROCESS + memory_of(given, config, max(processes, 1), on_gpu=False).device
+    assert planned / 2**30 == pytest.approx(max(metrics(tmp_path / "out", "memory_gib")), rel=0.15)
+    folder = tmp_path / "out" / "checkpoints" / "step_00000003"
+    written = sum(os.path.getsize(file) for file in folder.rglob("*") if file.is_file())
+    assert checkpoint_bytes(given, config) == pytest.approx(written, rel=0.03)
 
 
 @pytest.mark.parametrize(("family", "changes", "processes"), RUNS)
