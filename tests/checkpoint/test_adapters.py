@@ -91,6 +91,9 @@ def test_the_command(tmp_path, base):
         done = command("scripts/convert_weights.py", "--input", tmp_path / "lora", "--base", base.path, "--output",
                        tmp_path / to, "--to", to)  # fmt: skip
         assert done.returncode == 0, done.stderr
+    for adapter in (tmp_path / "lora", tmp_path / "peft"):
+        with pytest.raises(CheckpointError, match="is an adapter, not a model; merge it into the one it belongs to"):
+            load(adapter)
     done = command("scripts/convert_weights.py", "--input", base.path, "--output", tmp_path / "x", "--to", "peft")
     assert "is a whole model; peft is a form of adapters" in done.stderr
 

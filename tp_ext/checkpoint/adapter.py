@@ -13,6 +13,8 @@ from tp_ext.checkpoint.files import Weights
 from tp_ext.checkpoint.tensors import Tensor
 from tp_ext.errors import CheckpointError
 
+LORA_FILE, PEFT_CONFIG = "lora.bin", "adapter_config.json"
+"""By which a folder with an adapter is known, in TencentPretrain's form and in peft's."""
 Reader = Callable[[], Tensor]
 
 

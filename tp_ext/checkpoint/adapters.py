@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from tp_ext.checkpoint.adapter import Adapter
+from tp_ext.checkpoint.adapter import PEFT_CONFIG, Adapter
 from tp_ext.checkpoint.formats.training import trained_of
 from tp_ext.checkpoint.lora_form import open_checkpoint, open_lora, params_of, write_lora
-from tp_ext.checkpoint.peft_form import CONFIG as PEFT_CONFIG
 from tp_ext.checkpoint.peft_form import open_peft, write_peft
 from tp_ext.checkpoint.source import Named, Source
 from tp_ext.errors import CheckpointError, raise_all

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tp_ext.checkpoint.adapter import Adapter, number, pairs_of, reader
+from tp_ext.checkpoint.adapter import LORA_FILE, Adapter, number, pairs_of, reader
 from tp_ext.checkpoint.containers import TORCH
 from tp_ext.checkpoint.files import Weights
 from tp_ext.checkpoint.formats.training import open_trained, trained_of
@@ -19,8 +19,6 @@ from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source
 from tp_ext.checkpoint.tensors import TYPE_OF, Slot
 from tp_ext.errors import CheckpointError
 from tp_ext.settings import read_json
-
-FILE = "lora.bin"
 
 
 def params_of(path: Path) -> dict[str, Any] | None:
@@ -37,7 +35,7 @@ def open_lora(path: Path) -> Adapter:
     params = params_of(path)
     if params is None:
         raise CheckpointError(f"{path}: no config.json with lora_params (lora_r, lora_alpha) beside it")
-    weights = Weights.open(path, [path / FILE if path.is_dir() else path])
+    weights = Weights.open(path, [path / LORA_FILE if path.is_dir() else path])
     return _adapter(path, "lora", weights, params)
 
 
@@ -71,4 +69,4 @@ def write_lora(folder: Path, adapter: Adapter, base: Source) -> None:
                                   "TencentPretrain has no word; merge it instead")  # fmt: skip
         tensors += [(f"{name.removesuffix('.weight')}.lora_{which}", part) for which, part in zip("AB", pair, strict=True)]
     slots = {name: Slot(tuple(tensor.shape), TYPE_OF[tensor.dtype]) for name, tensor in tensors}
-    write_layout(folder, TORCH, in_one_file(FILE, slots), slots, iter(tensors))
+    write_layout(folder, TORCH, in_one_file(LORA_FILE, slots), slots, iter(tensors))

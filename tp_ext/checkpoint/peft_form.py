@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tp_ext.checkpoint.adapter import Adapter, Reader, number, pairs_of, reader
+from tp_ext.checkpoint.adapter import PEFT_CONFIG, Adapter, Reader, number, pairs_of, reader
 from tp_ext.checkpoint.containers import SAFETENSORS
 from tp_ext.checkpoint.files import Weights, open_indexed
 from tp_ext.checkpoint.layout import in_one_file, write_layout
@@ -24,14 +24,14 @@ from tp_ext.checkpoint.tensors import TYPE_OF, Slot, Tensor
 from tp_ext.errors import CheckpointError, raise_all
 from tp_ext.settings import read_json
 
-CONFIG, STEM = "adapter_config.json", "adapter_model"
+STEM = "adapter_model"
 _PREFIX, _FIRST, _SECOND = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _UNSUPPORTED: dict[str, Any] = {"use_dora": False, "fan_in_fan_out": False, "bias": "none", "use_rslora": False}
 
 
 def open_peft(path: Path, base: Source) -> Adapter:
     """The adapter in peft's form in the folder `path`, of the model `base`. Raises CheckpointError."""
-    values = read_json(path / CONFIG, CheckpointError)
+    values = read_json(path / PEFT_CONFIG, CheckpointError)
     problems = [f"{key} {values[key]!r} is not supported" for key, usual in _UNSUPPORTED.items()
                 if values.get(key, usual) not in (usual, None, {}, [])]  # fmt: skip
     if values.get("peft_type") != "LORA":
@@ -40,7 +40,7 @@ def open_peft(path: Path, base: Source) -> Adapter:
     ranks, alphas = values.get("rank_pattern") or {}, values.get("alpha_pattern") or {}
     if any(alphas.get(name, alpha) * rank != alpha * ranks.get(name, rank) for name in {**ranks, **alphas}):
         problems.append("rank_pattern and alpha_pattern give its layers several scales, which is not supported")
-    raise_all(CheckpointError, [f"{path / CONFIG}: {problem}" for problem in problems])
+    raise_all(CheckpointError, [f"{path / PEFT_CONFIG}: {problem}" for problem in problems])
     weights = open_indexed(path, STEM, [".safetensors", ".bin"])
     if weights is None:
         raise CheckpointError(f"{path}: has no {STEM}.safetensors")
@@ -148,7 +148,7 @@ def write_peft(folder: Path, adapter: Adapter, base: Source) -> None:
     }  # fmt: skip
     if saved:
         values["modules_to_save"] = saved
-    (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    (folder / PEFT_CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     slots = {name: Slot(tuple(tensor.shape), TYPE_OF[tensor.dtype]) for name, tensor in tensors}
     write_layout(folder, SAFETENSORS, in_one_file(f"{STEM}.safetensors", slots), slots, iter(tensors))
 
