@@ -48,7 +48,7 @@ WITH_LORA = [
 def test_memory_and_checkpoints_of_lora_are_as_planned(recipe, tmp_path, spm_path, changes, processes, monkeypatch):
     """With a heap that gives back what is freed: else glibc keeps as much again as activations take."""
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
-    config = tiny(LLAMA, **{**WIDE, "layers_num": 20})
+    config = tiny(LLAMA, **{**WIDE, "layers_num": 8})
     weights = ((name, initial_weight(name, shape, config, 1)) for name, shape in shapes_of(LLAMA_FAMILY, config).items())
     (tmp_path / "base").mkdir()
     write_trained(tmp_path / "base", config, families, weights, torch.float32, open_tokenizer(spm_path), {})

@@ -63,7 +63,7 @@ def format_of(path: Path, expected: str | None = None) -> Format:
         return FORMATS.get(expected)
     if not found and any((path / name).is_file() for name in (LORA_FILE, PEFT_CONFIG)):
         raise CheckpointError(f"{path}: is an adapter, not a model; merge it into the one it belongs to: "
-                              f"scripts/convert_weights.py --input {path} --base MODEL --output OUT --to native")  # fmt: skip
+                              f"scripts/convert_weights.py --input {path} --base MODEL --output OUT --to native")
     if not found:
         raise CheckpointError(f"{path}: holds no weights under a name known here; the formats are {_titles()}")
     if len(found) > 1:
