@@ -37,9 +37,6 @@ RUNS = [
 
 LORA = {"lora__target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
 WITH_LORA = [
-    pytest.param({"parallel__zero": 1}, 0),
-    pytest.param({"parallel__zero": 2, "lora__also_train": ["embedding", "lm_head"]}, 0, marks=pytest.mark.slow),
-    pytest.param({"parallel__zero": 3}, 2, marks=pytest.mark.slow),
     pytest.param({"parallel__zero": 1, "model__checkpoint_activations": True, **LONG}, 0, marks=pytest.mark.slow),
 ]
 
