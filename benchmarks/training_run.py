@@ -31,7 +31,6 @@ from tp_ext.tokens.tokenizer import open_tokenizer
 from tp_ext.tokens.train import train_tokenizer
 from tp_ext.train.inputs import open_inputs
 from tp_ext.train.memory import PROCESS, memory_of
-from tp_ext.train.plan import count_parameters
 from tp_ext.train.recipe import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,7 +149,7 @@ def memory(folder: Path, steps: int) -> None:
         values = recipe(folder, "m", **long, **changes)
         given = parse_recipe(values)
         config = open_inputs(given).config
-        plan = memory_of(given, config, count_parameters(config), 1, on_gpu=False)
+        plan = memory_of(given, config, 1, on_gpu=False)
         found = max(train(folder, name.replace(" ", "_"), **long, **changes)["memory_gib"])
         planned = (plan.device + PROCESS) / 2**30
         print(f"memory   activations {name:<10} measured {found:.2f} GiB, planned {planned:.2f} "

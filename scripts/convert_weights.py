@@ -8,7 +8,8 @@
 import argparse
 from pathlib import Path
 
-from tp_ext.checkpoint.adapters import ADAPTERS, Adapter, convert_adapter, is_adapter, merged, open_adapter
+from tp_ext.checkpoint.adapter import Adapter
+from tp_ext.checkpoint.adapters import ADAPTERS, convert_adapter, is_adapter, merged, open_adapter
 from tp_ext.checkpoint.convert import OPTIONS, Conversion, check_apart, convert_source
 from tp_ext.checkpoint.formats import FORMATS, open_model
 from tp_ext.checkpoint.source import Degree, Source
@@ -37,7 +38,7 @@ def main() -> None:
     if isinstance(source, Adapter) and args.to in ADAPTERS:
         check_apart(args.output, args.input, args.base)
         convert_adapter(source, open_model(args.base, families, args.config_path), args.output, args.to)
-        print(f"wrote {args.output}: {len(source.parts)} pairs of rank {source.rank}, to {args.to}; read back and equal")
+        print(f"wrote {args.output}: {source.told}, to {args.to}; read back and equal")
         return
     if args.to in ADAPTERS:
         raise CheckpointError(f"{args.input}: is a whole model; {args.to} is a form of adapters")

@@ -91,6 +91,9 @@ def test_the_command(tmp_path, base):
         done = command("scripts/convert_weights.py", "--input", tmp_path / "lora", "--base", base.path, "--output",
                        tmp_path / to, "--to", to)  # fmt: skip
         assert done.returncode == 0, done.stderr
+    for adapter in (tmp_path / "lora", tmp_path / "peft"):
+        with pytest.raises(CheckpointError, match="is an adapter, not a model; merge it into the one it belongs to"):
+            load(adapter)
     done = command("scripts/convert_weights.py", "--input", base.path, "--output", tmp_path / "x", "--to", "peft")
     assert "is a whole model; peft is a form of adapters" in done.stderr
 
@@ -109,9 +112,23 @@ def test_what_does_not_fit_is_refused(tmp_path, base, change, expected):
         open_adapter(tmp_path / "lora", base)
 
 
-def test_blooms_fused_weights_are_read_from_peft_and_merged_but_not_written_apart(tmp_path, tokenizer):
+@pytest.mark.parametrize("targets", [("linear_layers.0",), ("linear_layers.0", "linear_layers.2"),
+                                     ("linear_layers.0", "linear_layers.1", "linear_layers.2", "linear_1")])  # fmt: skip
+def test_blooms_fused_weights_are_one_pair_in_peft_and_several_again(tmp_path, tokenizer, targets):
     base = open_model(make_model(tmp_path / "base", "bloom", tokenizer), families)
-    make_lora(tmp_path / "lora", base, ("self_attn.linear_layers.0",))
-    with pytest.raises(CheckpointError, match="merge it instead"):
-        convert_adapter(open_adapter(tmp_path / "lora", base), base, tmp_path / "peft", "peft")
-    assert not (tmp_path / "peft").exists()
+    values = make_lora(tmp_path / "lora", base, targets)
+    convert_adapter(open_adapter(tmp_path / "lora", base), base, tmp_path / "peft", "peft")
+    settings = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert set(settings["rank_pattern"].values()) == {3 * RANK} and set(settings["alpha_pattern"].values()) == {3 * ALPHA}
+    convert_adapter(open_adapter(tmp_path / "peft", base), base, tmp_path / "back", "lora")
+    back = torch.load(tmp_path / "back" / "lora.bin", weights_only=True)
+    assert same(dict(sorted(back.items())), dict(sorted(values.items())))
+
+
+def test_an_adapter_that_peft_gave_several_scales_is_refused(tmp_path, base):
+    make_lora(tmp_path / "lora", base)
+    convert_adapter(open_adapter(tmp_path / "lora", base), base, tmp_path / "peft", "peft")
+    path = tmp_path / "peft" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "alpha_pattern": {"q_proj": 3}}))
+    with pytest.raises(CheckpointError, match="rank_pattern and alpha_pattern give its layers several scales"):
+        open_adapter(tmp_path / "peft", base)

@@ -40,16 +40,19 @@ INNER = Unit("feed-forward rows", lambda config: config.feedforward_size)
 CUTS = (
     Cut(r"embedding\.word\.embedding\.weight",              0, ROWS),
     Cut(r"target\.lm\.output_layer\.weight",                0, ROWS),
-    Cut(r".*\.self_attn\.linear_layers\.0\.(weight|bias)",  0, HEADS),
-    Cut(r".*\.self_attn\.linear_layers\.[12]\.(weight|bias)", 0, KV_HEADS),
-    Cut(r".*\.self_attn\.final_linear\.weight",             1, HEADS),
+    Cut(r".*\.self_attn\.linear_layers\.0\.(weight|bias|lora_B)",  0, HEADS),
+    Cut(r".*\.self_attn\.linear_layers\.[12]\.(weight|bias|lora_B)", 0, KV_HEADS),
+    Cut(r".*\.self_attn\.final_linear\.(weight|lora_A)",    1, HEADS),
     Cut(r".*\.self_attn\.final_linear\.bias",               None),
-    Cut(r".*\.feed_forward\.linear_(gate|1)\.(weight|bias)", 0, INNER),
-    Cut(r".*\.feed_forward\.linear_2\.weight",              1, INNER),
+    Cut(r".*\.feed_forward\.linear_(gate|1)\.(weight|bias|lora_B)", 0, INNER),
+    Cut(r".*\.feed_forward\.linear_2\.(weight|lora_A)",     1, INNER),
     Cut(r".*\.feed_forward\.linear_2\.bias",                None),
+    Cut(r".*\.lora_[AB]",                                   None),
     Cut(r"(.*\.)?layer_norm(_1|_2)?\.(weight|gamma|beta)",  None),
 )  # fmt: skip
-"""Biases behind a cut by columns are added once, after the ranks' parts were summed, so all ranks have them whole."""
+"""Biases behind a cut by columns are added once, after the ranks' parts were summed, so all ranks have them whole.
+
+Of LoRA's two factors one is cut as its weight is; all ranks have the other whole, and its gradient is the sum of theirs."""
 
 
 @dataclass(frozen=True)

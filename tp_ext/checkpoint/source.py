@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
 from tp_ext.checkpoint.files import Weights, compare_shapes
 from tp_ext.checkpoint.names import SAME, Row
@@ -99,19 +100,33 @@ class Source:
         padding = self.config.vocab_padding + added
         return replace(self, config=self.config.replace(vocab_size=rows, vocab_padding=padding), shapes=shapes, read=read)
 
-    def fingerprint(self) -> str:
-        """By which the weights are known again: a hash of names, sizes, beginnings and ends of their files."""
+    def fingerprint(self, whole: bool = False) -> str:
+        """By which the weights are known again: a hash of names, sizes, beginnings and ends of their files.
+
+        With `whole` of all that is in them; XXH3, as fast as the disk.
+        """
         folder = [] if self.path.is_file() else self.path.rglob("*")
         files = sorted(file for file in folder if file.suffix in _OF_WEIGHTS) or [self.path]
         digest = hashlib.sha256()
         for file in files:
             size = file.stat().st_size
             digest.update(f"{file.name} {size} ".encode())
+            if whole:
+                digest.update(_xxh3_of(file))
+                continue
             with open(file, "rb") as content:
                 digest.update(content.read(1 << 20))
                 content.seek(max(0, size - (1 << 20)))
                 digest.update(content.read())
         return digest.hexdigest()
+
+
+def _xxh3_of(file: Path) -> bytes:
+    digest = xxhash.xxh3_128()
+    with open(file, "rb") as content:
+        while block := content.read(1 << 22):
+            digest.update(block)
+    return digest.digest()
 
 
 def shapes_of(family: Family, config: ModelConfig) -> Shapes:

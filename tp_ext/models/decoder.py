@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from tp_ext.config import ModelConfig
 from tp_ext.nn.attention import LayerCache, SelfAttention
 from tp_ext.nn.documents import Spans, spans_of
+from tp_ext.nn.lora import FIRST, SECOND
 from tp_ext.nn.loss import IGNORED, OutputLayer
 from tp_ext.nn.norm import LayerNorm, RMSNorm
 from tp_ext.nn.position import Rotary
@@ -176,16 +178,19 @@ def initial_weight(name: str, shape: torch.Size, config: ModelConfig, seed: int)
     """The float32 weight a model trained from scratch starts with.
 
     Norms are 1 and 0, biases 0, matrices N(0, 0.02), those that write into the residual stream divided by
-    sqrt(2 x layers) (GPT-2). Drawn by seed and name, so equal in every process and for every order of asking.
+    sqrt(2 x layers) (GPT-2). Of LoRA's factors B is 0 and A uniform within 1 / sqrt(inputs), as in TencentPretrain and
+    peft. Drawn by seed and name, so equal in every process and for every order of asking.
     """
-    if name.endswith((".bias", ".beta")):
+    generator = torch.Generator().manual_seed(_seed_of(name, seed))
+    if name.endswith((".bias", ".beta", f".{SECOND}")):
         return torch.zeros(shape)
+    if name.endswith(f".{FIRST}"):
+        return torch.empty(shape).uniform_(-1, 1, generator=generator) / math.sqrt(shape[1])
     if name.endswith(".gamma") or "layer_norm" in name:
         return torch.ones(shape)
     deviation = 0.02
     if name.endswith(("final_linear.weight", "linear_2.weight")):
         deviation /= (2 * config.layers_num) ** 0.5
-    generator = torch.Generator().manual_seed(_seed_of(name, seed))
     return torch.randn(shape, generator=generator) * deviation
 
 

@@ -49,7 +49,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     """Sum over tokens of the cross entropy in nats of `hidden` [N, E] @ `weight` [V, E]^T to `targets` [N].
 
     The result and all that leads to it from the logits on are float32 whatever the inputs are. The gradients are made
-    with the loss, from the same chunk of logits, so that nothing is computed twice; a second backward is refused.
+    with the loss, from the same chunk of logits, so that nothing is computed twice; a second backward is refused. A
+    weight that is not trained gets none.
     """
     nats: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return nats
@@ -62,7 +63,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows = max(1, CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cuda"]) // vocab_size)
         nats = torch.zeros((), dtype=torch.float32, device=hidden.device)
         of_hidden = torch.empty_like(hidden) if with_gradients else None
-        of_weight = torch.zeros_like(weight, dtype=torch.float32) if with_gradients else None
+        trains = with_gradients and ctx.needs_input_grad[1]
+        of_weight = torch.zeros_like(weight, dtype=torch.float32) if trains else None
         buffer = hidden.new_empty(min(rows, len(hidden)), vocab_size)
         for start in range(0, len(hidden), rows):
             part, target = hidden[start : start + rows], targets[start : start + rows, None]
@@ -71,22 +73,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
             probability = torch.softmax(logits, 1, out=logits)
             # log of the sum of exponentials, from the largest probability: it cannot underflow
             nats += (highest - probability.amax(1, keepdim=True).log() - wanted).sum()
-            if of_hidden is None or of_weight is None:
+            if of_hidden is None:
                 continue
             of_logits = probability.scatter_add_(1, target, probability.new_full((1, 1), -1.0).expand_as(target))
             of_logits = of_logits.to(hidden.dtype)
             torch.mm(of_logits, weight, out=of_hidden[start : start + rows])
+            if of_weight is None:
+                continue
             if of_weight.dtype == hidden.dtype:
                 of_weight.addmm_(of_logits.t(), part)
             else:
                 of_weight += of_logits.t() @ part
-        if of_hidden is not None and of_weight is not None:
+        if of_hidden is not None:
             ctx.gradients = of_hidden, of_weight
         return nats
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         of_hidden, of_weight = ctx.gradients
         del ctx.gradients
-        of_weight = of_weight.mul_(gradient).to(of_hidden.dtype)
+        if of_weight is not None:
+            of_weight = of_weight.mul_(gradient).to(of_hidden.dtype)
         return of_hidden.mul_(gradient.to(of_hidden.dtype)), of_weight, None, None

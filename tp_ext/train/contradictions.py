@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tp_ext.train.schedule import SCHEDULES
 
 if TYPE_CHECKING:
-    from tp_ext.train.recipe import DataSection, Recipe
+    from tp_ext.train.recipe import DataSection, LoraSection, Recipe
 
 
 def contradictions(recipe: Recipe) -> list[str]:
@@ -58,6 +58,8 @@ def contradictions(recipe: Recipe) -> list[str]:
     if not isinstance(zero, dict) or {"stage", "offload_optimizer", "offload_param"} & set(zero):
         problems.append("parallel.deepspeed.zero_optimization: an object, without what parallel.zero and offload decide")
     problems += _of_sources(recipe.data)
+    if recipe.lora is not None:
+        problems += _of_lora(recipe.lora, model.pretrained_model_path)
     if recipe.data.sources and train.epochs is not None:
         problems.append("train.epochs: data.sources end at different times; give total_steps")
     for section, names in (("evaluate.datasets", evaluate.datasets), ("data.sources", recipe.data.sources)):
@@ -75,6 +77,22 @@ def _of_sources(data: DataSection) -> list[str]:
         for name, source in data.sources.items()
         if source.weight <= 0
     ]
+
+
+def _of_lora(lora: LoraSection, pretrained: str | None) -> list[str]:
+    """What cannot be about a change of low rank."""
+    problems = []
+    if pretrained is None:
+        problems.append("model.pretrained_model_path: is missing; LoRA changes a model that has learned something")
+    if lora.r < 1:
+        problems.append(f"lora.r: is {lora.r}; it must be at least 1")
+    if lora.alpha <= 0:
+        problems.append(f"lora.alpha: is {lora.alpha}; it must be above 0")
+    if not 0 <= lora.dropout < 1:
+        problems.append(f"lora.dropout: is {lora.dropout}; it must be at least 0 and below 1")
+    if not lora.target_modules:
+        problems.append("lora.target_modules: name at least one linear layer")
+    return problems
 
 
 DECIDED = {

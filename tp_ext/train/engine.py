@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,6 +15,8 @@ from tp_ext.checkpoint.source import Source
 from tp_ext.config import ModelConfig
 from tp_ext.models import build
 from tp_ext.models.decoder import Decoder, initial_weight
+from tp_ext.train.lora import adapt, adapted_of, is_factor, load_trained, merged
+from tp_ext.train.moved import Moved
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
 
@@ -27,6 +29,7 @@ class Engine:
         import deepspeed
 
         self._recipe, self._processes = recipe, processes
+        self.adapted = adapted_of(recipe.lora, config) if recipe.lora else None
         settings = deepspeed_settings(recipe, processes.world_size)
         model = self._model(config, settings)
         self._give_weights(model, config, source)
@@ -44,11 +47,16 @@ class Engine:
         if self._recipe.parallel.zero == 3:
             # without dtype: given one, DeepSpeed 0.19 takes half precision whatever was given; it reads the settings'
             with deepspeed.zero.Init(config_dict_or_path=settings):
-                return build(config)
+                return self._adapted(build(config))
         with torch.device("meta"):
-            model = build(config)
+            model = self._adapted(build(config))
         model = model.to(DTYPES[self._recipe.train.dtype]).to_empty(device=self._processes.device)
         model.tie()
+        return model
+
+    def _adapted(self, model: Decoder) -> Decoder:
+        if self.adapted:
+            adapt(model, self.adapted)
         return model
 
     def _give_weights(self, model: Decoder, config: ModelConfig, source: Source | None) -> None:
@@ -63,7 +71,7 @@ class Engine:
             with whole, torch.no_grad():
                 if not reads:
                     continue
-                if tensors is None:
+                if tensors is None or is_factor(name):
                     weight = initial_weight(name, parameter.shape, config, self._recipe.train.seed)
                 else:
                     found, weight = next(tensors)
@@ -110,18 +118,32 @@ class Engine:
         return norm
 
     def save(self, folder: str, tag: str) -> None:
-        """Write weights and optimizer state; every process calls it."""
-        self._engine.save_checkpoint(folder, tag=tag, save_latest=False)
+        """Write the weights that are trained, and optimizer state; every process calls it."""
+        self._engine.save_checkpoint(folder, tag=tag, save_latest=False, exclude_frozen_parameters=self.adapted is not None)
 
     def load(self, folder: str, tag: str) -> None:
         """Read what `save` wrote; every process calls it."""
-        self._engine.load_checkpoint(folder, tag=tag)
+        self._engine.load_checkpoint(folder, tag=tag, custom_load_fn=load_trained if self.adapted else None)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight whole, one at a time; every process goes through it together."""
+        """Every weight of the model whole, LoRA's changes in it, one at a time; every process goes through it together."""
+        whole = self._parameters(lambda parameter: True)
+        return merged(whole, self.adapted) if self.adapted else whole
+
+    def trained(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter that is trained, likewise: with LoRA its factors, each by itself."""
+        return self._parameters(lambda parameter: parameter.requires_grad)
+
+    def moved(self) -> Moved | None:
+        """What looks after the first steps of LoRA; None when all is trained."""
+        return Moved(self._engine.module, self._engine.optimizer, self._processes) if self.adapted else None
+
+    def _parameters(self, wanted: Callable[[Tensor], bool]) -> Iterator[tuple[str, Tensor]]:
         import deepspeed
 
         for name, parameter in self._engine.module.named_parameters():
+            if not wanted(parameter):
+                continue
             partitioned = hasattr(parameter, "ds_id")
             with deepspeed.zero.GatheredParameters([parameter]) if partitioned else nullcontext():
                 yield name, parameter.detach()
@@ -130,8 +152,9 @@ class Engine:
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) that decays matrices, and neither norms nor biases."""
     train = recipe.train
-    decayed = [p for p in model.parameters() if _dimensions(p) > 1]
-    others = [p for p in model.parameters() if _dimensions(p) <= 1]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [p for p in trained if _dimensions(p) > 1]
+    others = [p for p in trained if _dimensions(p) <= 1]
     groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
     settings: dict[str, Any] = {"lr": train.learning_rate, "betas": (train.beta1, train.beta2), "eps": train.eps}
     if recipe.parallel.offload != "none":

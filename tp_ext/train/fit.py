@@ -10,7 +10,7 @@ import torch
 from tp_ext.config import ModelConfig
 from tp_ext.errors import RecipeError
 from tp_ext.train.memory import PROCESS, memory_of
-from tp_ext.train.plan import GIB, choices, count_parameters
+from tp_ext.train.plan import GIB, choices
 from tp_ext.train.processes import processes_here
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.report import say
@@ -22,8 +22,8 @@ _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory
 def check_memory(recipe: Recipe, config: ModelConfig) -> None:
     """Raise RecipeError, or with `guard.memory` warn say, when this process needs more memory than its share."""
     on_gpu, world = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
-    count, own = count_parameters(config), host_memory() // processes_here()
-    planned = memory_of(recipe, config, count, world, on_gpu)
+    own = host_memory() // processes_here()
+    planned = memory_of(recipe, config, world, on_gpu)
     if not on_gpu:
         told = _excess("memory", planned.device + int(PROCESS), own)
         limit = own
@@ -33,7 +33,7 @@ def check_memory(recipe: Recipe, config: ModelConfig) -> None:
         told = told or _excess("the host's memory", planned.offloaded + int(PROCESS), own)
     if told is None:
         return
-    fitting = next(choices(recipe, config, count, world, limit, on_gpu), None)
+    fitting = next(choices(recipe, config, world, limit, on_gpu), None)
     advice = f"{fitting[0]} would, in {fitting[1] / GIB:.2f} GiB" if fitting else (
         "no zero stage, offload or checkpointing would; use more processes, a smaller train.micro_batch_size or model"
     )  # fmt: skip

@@ -17,7 +17,9 @@ from tp_ext.errors import CheckpointError, DatasetError, RecipeError
 from tp_ext.models import config_of, families
 from tp_ext.tokens.rows import check_beside, check_rows
 from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
+from tp_ext.train.lora import adapted_of
 from tp_ext.train.recipe import Recipe
+from tp_ext.train.records import RESULTS
 from tp_ext.train.schedule import warmup_steps
 
 
@@ -94,6 +96,8 @@ def open_inputs(recipe: Recipe) -> Inputs:
             f"recipe.data.seq_length: {recipe.data.seq_length} is longer than the model's max_seq_length "
             f"{config.max_seq_length}"
         )
+    if recipe.lora:
+        adapted_of(recipe.lora, config)
     total_steps = recipe.train.total_steps
     if total_steps is None:
         total_steps = max(1, steps_of_epochs(recipe, data.stream, 0))
@@ -117,11 +121,13 @@ def _check_output(recipe: Recipe) -> None:
     output = Path(recipe.train.output_model_path)
     if output.exists() and not output.is_dir():
         raise RecipeError(f"recipe.train.output_model_path: {output} is a file; name a folder")
-    written = (output / "model").resolve()
+    results = [(output / name).resolve() for name in RESULTS]
     model = recipe.model
     datasets = [*recipe.dataset_paths(), *recipe.evaluate.datasets.values()]
     for path in [model.spm_model_path, model.pretrained_model_path, *datasets]:
-        if path is not None and (written == Path(path).resolve() or written in Path(path).resolve().parents):
+        found = Path(path).resolve() if path is not None else None
+        written = next((each for each in results if found and (each == found or each in found.parents)), None)
+        if written:
             raise RecipeError(f"recipe.train.output_model_path: {path} lies in {written}, which the run would write over")
 
 

@@ -11,12 +11,10 @@ from types import FrameType
 import torch
 
 from tp_ext.checkpoint.files import DTYPES
-from tp_ext.checkpoint.formats import KIND, write_trained
 from tp_ext.data.loader import Loader
 from tp_ext.data.prefetch import Prefetch
-from tp_ext.errors import CheckpointError, RecipeError
-from tp_ext.models import families
-from tp_ext.output import whole_folder, write_json
+from tp_ext.errors import RecipeError
+from tp_ext.output import write_json
 from tp_ext.train import feed, resume, seen
 from tp_ext.train import processes as process_group
 from tp_ext.train.engine import Engine
@@ -25,11 +23,13 @@ from tp_ext.train.failure import told_last
 from tp_ext.train.fit import check_memory
 from tp_ext.train.guard import Guard
 from tp_ext.train.inputs import Inputs, open_inputs
+from tp_ext.train.lora import counts_of
 from tp_ext.train.machines import check_shared
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
-from tp_ext.train.records import METRICS, RUN, STEPS
+from tp_ext.train.records import METRICS, RESULTS, RUN, STEPS
 from tp_ext.train.report import Report, flops_per_token, matmul_peak, memory_used, say
+from tp_ext.train.result import write_result
 from tp_ext.train.schedule import Span, rate_at
 from tp_ext.train.seen import suspects, write_seen
 from tp_ext.train.start import find_start, tell_changes
@@ -68,7 +68,9 @@ class Run:
         self._state, self._total_steps, self._inputs = start.state, start.total_steps, inputs
         processes.wait()
         torch.manual_seed(train.seed + processes.rank)
-        self._engine = Engine(recipe, inputs.config, None if start.checkpoint else inputs.source, processes)
+        # what LoRA trains is all that its checkpoints hold
+        source = inputs.source if recipe.lora or not start.checkpoint else None
+        self._engine = Engine(recipe, inputs.config, source, processes)
         if start.checkpoint:
             resume.load(start.checkpoint, self._engine, processes)
         self._loader = Loader(
@@ -98,12 +100,17 @@ class Run:
     def _go_through(self, steps: Iterator[feed.Step], state: resume.State) -> resume.State:
         """Train from `state` to the end of the run or to SIGTERM; measure and save on the way, and at the end."""
         window, stopped = Window(), False
+        moved = self._engine.moved()
         while state.step < self._total_steps and not stopped:
             watch = StopWatch(self._processes.device)
             rate = rate_at(state.step + 1, self._recipe.train.scheduler, self._span)
             step = next(steps)
             watch.lap("data")
+            if moved:
+                moved.begin()
             outcome = make_step(self._engine, step, rate, self._guard, self._processes, watch, self._stop)
+            if moved:
+                moved.end(state.step + 1, was_made=rate > 0 and not outcome.verdict.skips)
             stopped, before = outcome.is_stopped, state
             state = self._after(state, step, outcome)
             if outcome.verdict.reason:
@@ -188,12 +195,13 @@ class Run:
         log = self._recipe.log
         self._report.start_wandb(log.wandb_project, log.wandb_name, self._output,
                                  {**self._recipe.to_json(), "identity": identity})  # fmt: skip
-        self._parameters_num = _parameters_num(self._engine)
+        self._counts = counts_of(self._inputs.config, self._recipe.lora)
         self._peak = self._measure_peak()
         train = self._recipe.train
         data = self._inputs.described(self._total_steps * train.global_batch_size)
+        trained = f" ({self._counts.trained:,} of them trained)" if self._recipe.lora else ""
         say(
-            f"model: {self._parameters_num:,} parameters, {self._inputs.config.rows:,} rows; data: {data}; "
+            f"model: {self._counts.all:,} parameters{trained}, {self._inputs.config.rows:,} rows; data: {data}; "
             f"run: {self._total_steps:,} steps of {train.global_batch_size} "
             f"instances on {self._processes.world_size} process{'es' * (self._processes.world_size > 1)} "
             f"({self._processes.device.type}, {train.dtype}, ZeRO {self._recipe.parallel.zero})"
@@ -209,7 +217,8 @@ class Run:
     def _tell(self, state: resume.State, window: Window, rate: float, norm: float) -> None:
         """Report the steps of a window."""
         tokens_per_second = window.targets / window.seconds
-        flops = flops_per_token(self._parameters_num, self._inputs.config, self._inputs.stream.seq_length)
+        length = self._inputs.stream.seq_length
+        flops = flops_per_token(self._counts.all, self._inputs.config, length, self._counts.multiplied)
         if self._processes.any(tokens_per_second * flops > self._peak):  # it was measured on a busy machine
             self._peak = max(self._peak, self._measure_peak())
         own = (memory_used(self._processes.device), window.spent("forward"))
@@ -232,31 +241,14 @@ class Run:
             self._report.write(step, {f"{name}_loss": score.loss, f"{name}_bits_per_byte": score.bits_per_byte})
 
     def _write_model(self, state: resume.State) -> None:
-        """Write the trained weights with their tokenizer as a model folder of ours."""
-        dtype = DTYPES[self._recipe.train.dtype]
-        if not self._processes.is_first:
-            for _ in self._engine.weights():
-                pass
-        else:
-            with whole_folder(self._output / "model", KIND, CheckpointError) as folder:
-                datasets = {name: source["sha256"] for name, source in self._state.identity.sources.items()}
-                trained = {"step": state.step, "tokens": state.tokens,
-                           "dataset_sha256": datasets or self._state.identity.dataset_sha256}  # fmt: skip
-                write_trained(folder, self._inputs.config, families, self._engine.weights(), dtype, self._inputs.tokenizer,
-                              {"trained": trained, "tokenizer_sha256": self._state.identity.tokenizer_sha256},
-                              self._inputs.source)  # fmt: skip
-        self._processes.wait()
+        """Write what was trained, as a model folder of ours or, with LoRA, as adapters."""
+        write_result(self._output, self._recipe, self._inputs, self._engine, state, self._processes)
 
     def _finish(self) -> None:
         """End wandb and name everything that was written."""
         self._report.close()
         written = [self._output / name for name in ("recipe.json", RUN, METRICS, STEPS)] + resume.checkpoints(self._output)
-        if (self._output / "model").is_dir():
-            written.append(self._output / "model")
+        written += [self._output / name for name in RESULTS if (self._output / name).is_dir()]
         if self._report.wandb_folder:
             written.append(self._report.wandb_folder)
         say("wrote " + "\n      ".join(str(path) for path in written))
-
-
-def _parameters_num(engine: Engine) -> int:
-    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in engine.module.parameters())

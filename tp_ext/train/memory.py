@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tp_ext.checkpoint.files import DTYPES
+from tp_ext.checkpoint.source import EMBEDDING, HEAD
 from tp_ext.config import ModelConfig
 from tp_ext.models import build
 from tp_ext.nn.loss import CHUNK_ELEMENTS
-from tp_ext.train.recipe import Recipe
+from tp_ext.train.lora import adapt, adapted_of, counts_of
+from tp_ext.train.recipe import LoraSection, Recipe
 
 PROCESS = 0.42 * 2**30
 """Bytes of a process with torch and DeepSpeed in it and a model of nothing, measured on a CPU."""
@@ -49,19 +52,19 @@ class Memory:
         return parts - self.offloaded
 
 
-def memory_of(recipe: Recipe, config: ModelConfig, parameters_num: int, world_size: int, on_gpu: bool) -> Memory:
+def memory_of(recipe: Recipe, config: ModelConfig, world_size: int, on_gpu: bool) -> Memory:
     """What one of `world_size` processes needs."""
     zero, offload, half = recipe.parallel.zero, recipe.parallel.offload, recipe.train.dtype != "fp32"
-    size, count = DTYPES[recipe.train.dtype].itemsize, parameters_num
-    share = -(-count // world_size)
-    weights = size * (share if zero == 3 else count)
-    gradients = size * (share if zero >= 2 else count) + (4 * share if half else 0)
-    optimizer = 12 * share if zero else 8 * count
+    size, counts = DTYPES[recipe.train.dtype].itemsize, counts_of(config, recipe.lora)
+    trained, share = counts.trained, -(-counts.trained // world_size)
+    weights = size * (-(-counts.all // world_size) if zero == 3 else counts.all)
+    gradients = size * (share if zero >= 2 else trained) + (4 * share if half else 0)
+    optimizer = 12 * share if zero else 8 * trained
     bucket = recipe.parallel.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size", BUCKET)
     offloaded = {"none": 0, "optimizer": optimizer + 4 * share, "all": optimizer + 4 * share + weights}[offload]
     return Memory(
         weights=weights, gradients=gradients + (4 * share if offload != "none" and not half else 0), optimizer=optimizer,
-        buckets=BUCKETS[zero] * size * min(count, int(bucket)), activations=activations_of(recipe, config),
+        buckets=BUCKETS[zero] * size * min(trained, int(bucket)), activations=activations_of(recipe, config),
         loss=loss_buffers(recipe, config, "cuda" if on_gpu else "cpu"), offloaded=offloaded,
     )  # fmt: skip
 
@@ -70,7 +73,7 @@ def activations_of(recipe: Recipe, config: ModelConfig) -> int:
     """Bytes that the forward pass of a micro-batch keeps, with or without checkpointing as the recipe says."""
     batch, tokens = recipe.train.micro_batch_size, recipe.data.seq_length
     dtype = DTYPES[recipe.train.dtype]
-    layer = layer_bytes(config, batch, tokens, dtype)
+    layer = layer_bytes(config, batch, tokens, dtype, recipe.lora)
     hidden = batch * tokens * config.hidden_size * dtype.itemsize
     around = 3 * hidden  # the embedding's output, the last norm's, and the gradient that comes back
     if recipe.model.checkpoint_activations:
@@ -79,8 +82,10 @@ def activations_of(recipe: Recipe, config: ModelConfig) -> int:
     return config.layers_num * layer + around
 
 
-def layer_bytes(config: ModelConfig, batch: int, tokens: int, dtype: torch.dtype) -> int:
-    """Bytes that one layer keeps for its backward pass, without its weights.
+def layer_bytes(
+    config: ModelConfig, batch: int, tokens: int, dtype: torch.dtype, lora: LoraSection | None = None
+) -> int:
+    """Bytes that one layer, the first, keeps for its backward pass, without its weights.
 
     Counted, not computed from a formula: the layer is run on tensors without memory and what autograd saves is added
     up, so it holds for every family. The kernels are a CPU's; those of a GPU save no more.
@@ -96,6 +101,10 @@ def layer_bytes(config: ModelConfig, batch: int, tokens: int, dtype: torch.dtype
     try:
         with FakeTensorMode():
             model = build(config.replace(layers_num=1, vocab_size=1, vocab_padding=0))
+            if lora:
+                adapted = adapted_of(lora, config)
+                layers = tuple(name for name in adapted.layers if name.startswith("encoder.transformer.0."))
+                adapt(model, dataclasses.replace(adapted, layers=layers, whole=()))
             weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
             hidden = torch.empty(batch, tokens, config.hidden_size, requires_grad=True)
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -111,12 +120,15 @@ def loss_buffers(recipe: Recipe, config: ModelConfig, device: str) -> int:
     tokens = recipe.train.micro_batch_size * recipe.data.seq_length
     rows = min(tokens, max(1, CHUNK_ELEMENTS[device] // config.pieces))
     logits = rows * config.pieces * (size + 2 * 4)
-    return logits + 2 * tokens * config.hidden_size * size + config.rows * config.hidden_size * (4 + size)
+    whole = adapted_of(recipe.lora, config).whole if recipe.lora else (EMBEDDING, HEAD)
+    is_trained = (EMBEDDING if config.tie_weights else HEAD) in whole
+    of_weight = config.rows * config.hidden_size * (4 + size) if is_trained else 0
+    return logits + 2 * tokens * config.hidden_size * size + of_weight
 
 
-def checkpoint_bytes(recipe: Recipe, parameters_num: int) -> int:
-    """Bytes of a checkpoint, of all processes together: weights, unless ZeRO 3 has them in the optimizer's part alone,
-    and the optimizer's state."""
+def checkpoint_bytes(recipe: Recipe, config: ModelConfig) -> int:
+    """Bytes of a checkpoint, of all processes together: of what is trained the weights, unless ZeRO 3 has them in the
+    optimizer's part alone, and the optimizer's state."""
     zero = recipe.parallel.zero
     weights = 0 if zero == 3 else DTYPES[recipe.train.dtype].itemsize
-    return parameters_num * (weights + (12 if zero else 8))
+    return counts_of(config, recipe.lora).trained * (weights + (12 if zero else 8))

@@ -7,14 +7,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from tp_ext.checkpoint.files import DTYPES
 from tp_ext.config import ModelConfig
 from tp_ext.errors import RecipeError, UserError
-from tp_ext.models import build
 from tp_ext.progress import clock, short
 from tp_ext.train.inputs import config_of_recipe, open_inputs
+from tp_ext.train.lora import Counts, counts_of
 from tp_ext.train.memory import PROCESS, Memory, checkpoint_bytes, memory_of
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.report import flops_per_token
@@ -49,7 +47,7 @@ class Machines:
 class Plan:
     """What a run will need."""
 
-    parameters_num: int
+    parameters: Counts
     memory: Memory
     host: int
     """Bytes of a machine's own memory, for all of its processes."""
@@ -72,21 +70,15 @@ def parse_bytes(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def count_parameters(config: ModelConfig) -> int:
-    """Parameters of a model; a tied output layer counts once."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(config).parameters())
-
-
 def plan(recipe: Recipe, machines: Machines) -> Plan:
     """The plan of a recipe. What its inputs lack or contradict is among the problems, as far as a plan can be made.
 
     Raises a UserError where not even the model is known.
     """
     config, steps, problems = _opened(recipe)
-    count = count_parameters(config)
+    counts = counts_of(config, recipe.lora)
     on_gpu = machines.gpus > 0
-    memory = memory_of(recipe, config, count, machines.processes, on_gpu)
+    memory = memory_of(recipe, config, machines.processes, on_gpu)
     processes = -(-machines.processes // machines.machines)
     host = processes * int(PROCESS + (memory.offloaded if on_gpu else memory.device))
     try:
@@ -99,12 +91,12 @@ def plan(recipe: Recipe, machines: Machines) -> Plan:
     if machines.host_memory is not None and host > machines.host_memory:
         problems.append(f"needs {host / GIB:.1f} GiB of the {machines.host_memory / GIB:.1f} GiB of a machine's own memory")
     tokens = recipe.train.global_batch_size * recipe.data.seq_length
-    flops = flops_per_token(count, config, recipe.data.seq_length) * tokens
+    flops = flops_per_token(counts.all, config, recipe.data.seq_length, counts.multiplied) * tokens
     speed = machines.processes * machines.flops * machines.utilisation
     return Plan(
-        parameters_num=count, memory=memory, host=host, checkpoint=checkpoint_bytes(recipe, count), steps=steps,
+        parameters=counts, memory=memory, host=host, checkpoint=checkpoint_bytes(recipe, config), steps=steps,
         tokens_per_step=tokens, flops_per_step=flops, seconds=steps * flops / speed if steps else None, problems=problems,
-        choices=list(choices(recipe, config, count, machines.processes, machines.memory)) if on_gpu else [],
+        choices=list(choices(recipe, config, machines.processes, machines.memory)) if on_gpu else [],
     )  # fmt: skip
 
 
@@ -121,7 +113,7 @@ def _opened(recipe: Recipe) -> tuple[ModelConfig, int | None, list[str]]:
 
 
 def choices(
-    recipe: Recipe, config: ModelConfig, count: int, processes: int, limit: int, on_gpu: bool = True
+    recipe: Recipe, config: ModelConfig, processes: int, limit: int, on_gpu: bool = True
 ) -> Iterator[tuple[str, int]]:
     """What fits into `limit` bytes: without offload first, then without checkpointing, then the lower ZeRO stage, which
     sends less."""
@@ -134,7 +126,7 @@ def choices(
                     recipe, model=dataclasses.replace(recipe.model, checkpoint_activations=checkpointing),
                     parallel=dataclasses.replace(recipe.parallel, zero=zero, offload=offload),
                 )  # fmt: skip
-                needed = memory_of(tried, config, count, processes, on_gpu).device + (0 if on_gpu else int(PROCESS))
+                needed = memory_of(tried, config, processes, on_gpu).device + (0 if on_gpu else int(PROCESS))
                 if needed <= limit:
                     kept = "activations computed again" if checkpointing else "activations kept"
                     yield f"zero {zero}, offload {offload}, {kept}", needed
@@ -143,7 +135,9 @@ def choices(
 def told(recipe: Recipe, machines: Machines, made: Plan) -> Iterator[str]:
     """The lines of a plan to read."""
     device = "GPU" if machines.gpus else "host"
-    yield f"{made.parameters_num:,} parameters, {recipe.train.dtype}, ZeRO {recipe.parallel.zero}; processes: " \
+    counts = made.parameters
+    part = f", {counts.trained:,} of them trained" if recipe.lora else ""
+    yield f"{counts.all:,} parameters{part}, {recipe.train.dtype}, ZeRO {recipe.parallel.zero}; processes: " \
           f"{machines.processes}; machines: {machines.machines}"  # fmt: skip
     yield f"GiB of each process ({device}):"
     for field in dataclasses.fields(Memory):
@@ -152,8 +146,13 @@ def told(recipe: Recipe, machines: Machines, made: Plan) -> Iterator[str]:
     yield f"own memory of a machine: {made.host / GIB:.2f} GiB"
     kept = recipe.train.keep_checkpoints
     held = f"; {kept} are kept, and one more while it is written" if kept else "; all are kept"
-    model = made.parameters_num * DTYPES[recipe.train.dtype].itemsize
-    yield f"disk: {made.checkpoint / GIB:.2f} GiB a checkpoint{held}; {model / GIB:.2f} GiB the trained model"
+    result = (counts.trained if recipe.lora else counts.all) * DTYPES[recipe.train.dtype].itemsize
+    name = "the trained model"
+    if recipe.lora:  # in two forms
+        result, name = 2 * result, "the adapter"
+        if recipe.lora.merge:
+            result, name = result + counts.all * DTYPES[recipe.train.dtype].itemsize, "the adapter and the merged model"
+    yield f"disk: {made.checkpoint / GIB:.2f} GiB a checkpoint{held}; {result / GIB:.2f} GiB {name}"
     yield f"a step: {made.tokens_per_step:,} tokens, {made.flops_per_step:.3g} floating-point operations"
     if made.steps and made.seconds is not None:
         yield (f"the run: {made.steps:,} steps, {short(made.steps * made.tokens_per_step)} tokens, "

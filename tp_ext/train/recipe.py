@@ -72,6 +72,28 @@ class DataSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraSection:
+    """What is trained instead of all weights: a change of low rank to some of them (LoRA); the base stays as it is.
+
+    The adapter is written to train.output_model_path, in TencentPretrain's form (`adapter`) and in peft's (`adapter_peft`).
+    """
+
+    r: int = 8
+    """Rank of a change: it is alpha / r x B A, with A of r rows and B of r columns."""
+    alpha: float = 16.0
+    dropout: float = 0.0
+    """Of what goes into A, in training."""
+    target_modules: tuple[str, ...] = ("linear_layers.0", "linear_layers.2")
+    """Linear layers that get one, by the end of their name: TencentPretrain's (`linear_layers.0`), Hugging Face's
+    (`q_proj`, `query_key_value`) or Meta's (`wq`). The default is query and value, as in TencentPretrain."""
+    also_train: tuple[Literal["embedding", "lm_head"], ...] = ()
+    """What is trained whole beside them. A vocabulary that was extended needs both: rows of new pieces learn nothing
+    otherwise. A model whose lm_head is its embedding takes both names or none."""
+    merge: bool = False
+    """Also write the whole model with the changes in it, as training without LoRA does (`model`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSection:
     """How long, how fast, and where the result goes. Steps are optimizer steps."""
 
@@ -169,6 +191,8 @@ class Recipe:
     model: ModelSection
     data: DataSection
     train: TrainSection
+    lora: LoraSection | None = None
+    """null trains all weights."""
     parallel: ParallelSection = field(default_factory=ParallelSection)
     evaluate: EvaluateSection = field(default_factory=EvaluateSection)
     guard: GuardSection = field(default_factory=GuardSection)

@@ -12,8 +12,9 @@ from tp_ext.output import whole_file
 
 METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
 """What is reported every few steps and measured on held-out text, and what happened in each step."""
-
-
+MODEL, FORMS = "model", {"adapter": "lora", "adapter_peft": "peft"}
+RESULTS = (MODEL, *FORMS)
+"""Folders that a finished run leaves: the model, and LoRA's adapter in the form that each has."""
 RUN = "run.json"
 """What a run is, by which it knows its checkpoints: hashes of data, tokenizer and model."""
 

@@ -18,15 +18,16 @@ from tp_ext.train import records
 from tp_ext.train.records import METRICS, STEPS
 
 
-def flops_per_token(parameters_num: int, config: ModelConfig, seq_length: int) -> float:
+def flops_per_token(parameters_num: int, config: ModelConfig, seq_length: int, frozen_num: int = 0) -> float:
     """Floating-point operations of a training step per token (PaLM, arXiv 2204.02311, appendix B).
 
-    Six for every weight a token is multiplied with, and the two products of attention under a causal mask, forward and
-    twice backward. The embedding's look-up costs nothing; recomputed activations are not counted.
+    Six for every weight a token is multiplied with, four where it is one of the `frozen_num` that get no gradient, and
+    the two products of attention under a causal mask, forward and twice backward. The embedding's look-up costs nothing;
+    recomputed activations are not counted.
     """
     looked_up = 0 if config.tie_weights else config.rows * config.emb_size
     attention = 6 * config.layers_num * config.heads_num * config.head_size * seq_length
-    return 6 * (parameters_num - looked_up) + attention
+    return 6 * (parameters_num - looked_up) - 2 * frozen_num + attention
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:

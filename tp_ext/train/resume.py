@@ -43,7 +43,9 @@ class Identity:
     offload: str
     processes_num: int
     pretrained: str | None
-    """The fingerprint of the weights it began with; None from scratch."""
+    """The fingerprint of the weights it began with, with LoRA of all that is in them; None from scratch."""
+    lora: dict[str, Any] | None = None
+    """What is trained of the base, which checkpoints do not hold; None when all is trained and held."""
     packing: str = "contiguous"
     document_mask: bool = False
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)

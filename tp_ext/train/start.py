@@ -9,6 +9,7 @@ from pathlib import Path
 from tp_ext.errors import CheckpointError, DatasetError, RecipeError
 from tp_ext.train import resume
 from tp_ext.train.inputs import Inputs, open_inputs, steps_of_epochs
+from tp_ext.train.lora import adapted_of
 from tp_ext.train.machines import check_alike
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
@@ -65,7 +66,8 @@ def identity_of(recipe: Recipe, inputs: Inputs, processes_num: int) -> Identity:
         seq_length=recipe.data.seq_length, seed=recipe.train.seed, shuffle=recipe.data.shuffle,
         model=inputs.config.to_json(), dtype=recipe.train.dtype, zero=recipe.parallel.zero,
         offload=recipe.parallel.offload, processes_num=processes_num,
-        pretrained=inputs.source.fingerprint() if inputs.source else None,
+        pretrained=inputs.source.fingerprint(whole=recipe.lora is not None) if inputs.source else None,
+        lora=adapted_of(recipe.lora, inputs.config).to_json() if recipe.lora else None,
     )  # fmt: skip
 
 
@@ -79,8 +81,8 @@ def tell_changes(recipe: Recipe, state: State) -> None:
 def changes_of(recipe: Recipe, state: State) -> Iterator[str]:
     """A line for each setting that differs from the one a run had up to its checkpoint."""
     for section, values in recipe.to_json().items():
-        before = state.recipe.get(section, {})
-        for name, value in values.items():
+        before = state.recipe.get(section) or {}
+        for name, value in (values or {}).items():
             if name in before and before[name] != value:
                 yield f"  recipe.{section}.{name}: was {before[name]}, is {value}"
 

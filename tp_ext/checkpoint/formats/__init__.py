@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tp_ext.checkpoint import companions
+from tp_ext.checkpoint.adapter import LORA_FILE, PEFT_CONFIG
 from tp_ext.checkpoint.digests import Digests, watched
 from tp_ext.checkpoint.formats.format import Format, Plan, Target
 from tp_ext.checkpoint.formats.gguf import GGUF
@@ -60,6 +61,9 @@ def format_of(path: Path, expected: str | None = None) -> Format:
             names = _names(found) or "no model"
             raise CheckpointError(f"{path}: is {names}, not {expected}; leave --from out to convert it")
         return FORMATS.get(expected)
+    if not found and any((path / name).is_file() for name in (LORA_FILE, PEFT_CONFIG)):
+        raise CheckpointError(f"{path}: is an adapter, not a model; merge it into the one it belongs to: "
+                              f"scripts/convert_weights.py --input {path} --base MODEL --output OUT --to native")
     if not found:
         raise CheckpointError(f"{path}: holds no weights under a name known here; the formats are {_titles()}")
     if len(found) > 1:

@@ -32,19 +32,39 @@ def _holds(path: Path) -> bool:
     return (path / STATE).is_file() and (path / ENGINE).is_dir()
 
 
-def _open(path: Path, families: Registry[Family], config_path: Path | None) -> Source:
+def trained_of(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint of a run with LoRA says is trained, which is all that it holds; None of any other path."""
+    if not _holds(path):
+        return None
+    lora = _identity(path).get("lora")
+    return lora if isinstance(lora, dict) else None
+
+
+def open_trained(path: Path) -> Weights:
+    """The weights in a checkpoint, under our names. Raises CheckpointError when it is damaged."""
     if not (path / MANIFEST).is_file():
         raise CheckpointError(f"{path}: has no {MANIFEST}: the run was interrupted while it wrote; take an older checkpoint")
     check_files(path, read_json(path / MANIFEST, CheckpointError), hashes=False, kind=CheckpointError)
-    state = read_json(path / STATE, CheckpointError)
-    identity, recipe = state.get("identity"), state.get("recipe")
-    if not isinstance(identity, dict) or not isinstance(recipe, dict) or not isinstance(identity.get("model"), dict):
-        raise CheckpointError(f"{path / STATE}: damaged: has no identity, model or recipe")
+    whole = path / ENGINE / _WEIGHTS
+    return Weights(path, torch_file.open_file(whole) if whole.is_file() else _partitioned(path / ENGINE))
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    identity = read_json(path / STATE, CheckpointError).get("identity")
+    if not isinstance(identity, dict) or not isinstance(identity.get("model"), dict):
+        raise CheckpointError(f"{path / STATE}: damaged: has no identity or model")
+    return identity
+
+
+def _open(path: Path, families: Registry[Family], config_path: Path | None) -> Source:
+    identity, recipe = _identity(path), read_json(path / STATE, CheckpointError).get("recipe")
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{path / STATE}: damaged: has no recipe")
+    if trained_of(path) is not None:
+        raise CheckpointError(f"{path}: holds what LoRA has trained; name the model it belongs to with --base")
     config = ModelConfig.from_json(identity["model"], str(path / STATE))
     family = family_of(families, config)
-    engine = path / ENGINE
-    whole = engine / _WEIGHTS
-    weights = Weights(path, torch_file.open_file(whole) if whole.is_file() else _partitioned(engine))
+    weights = open_trained(path)
     beside = _tokenizer_folder(path, recipe, identity)
     rows = our_rows(shapes_of(family, config))
     return from_table(path, "training", family, config, weights, rows, HEAD, beside=beside)
