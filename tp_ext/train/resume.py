@@ -43,6 +43,8 @@ class Identity:
     processes_num: int
     pretrained: str | None
     """The fingerprint of the weights it began with; None from scratch."""
+    tensor: int = 1
+    pipeline: int = 1
     packing: str = "contiguous"
     document_mask: bool = False
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)

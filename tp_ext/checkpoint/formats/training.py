@@ -41,6 +41,11 @@ def _open(path: Path, families: Registry[Family], config_path: Path | None) -> S
     if not isinstance(identity, dict) or not isinstance(recipe, dict) or not isinstance(identity.get("model"), dict):
         raise CheckpointError(f"{path / STATE}: damaged: has no identity, model or recipe")
     config = ModelConfig.from_json(identity["model"], str(path / STATE))
+    if identity.get("tensor", 1) * identity.get("pipeline", 1) > 1:
+        raise CheckpointError(
+            f"{path}: its weights are in parts (tensor {identity.get('tensor')}, pipeline {identity.get('pipeline')}), "
+            "which only a run at the same degree reads; take the folder `model` that the run writes at its end"
+        )
     family = family_of(families, config)
     engine = path / ENGINE
     whole = engine / _WEIGHTS
