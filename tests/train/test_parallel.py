@@ -14,8 +14,9 @@ MODELS = {
     "groups": {**LLAMA, "layers_num": 3, "local_kv_heads_num": 2},
     "bloom": {**BLOOM, "layers_num": 3},
 }
-SHAPES = [(2, 1, 1), (1, 2, 1), (2, 2, 0)]
-MORE = [(2, 1, 0), (2, 1, 2), (2, 1, 3), (1, 2, 0), (2, 2, 1)]
+CORE = [("llama", (1, 2, 1)), ("groups", (2, 1, 3)), ("bloom", (2, 2, 0))]
+SHAPES = [(2, 1, 0), (2, 1, 1), (2, 1, 2), (2, 1, 3), (1, 2, 0), (1, 2, 1), (2, 2, 0), (2, 2, 1)]
+REST = [(model, shape) for model in MODELS for shape in SHAPES if (model, shape) not in CORE]
 
 
 def run(recipe, folder, model, shape=(1, 1, 1), data=1, **changes):
@@ -54,15 +55,13 @@ def compare(recipe, alone, folder, model, shape, data=1):
     assert all(torch.allclose(found[name], expected[name], atol=1e-4) for name in expected)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("model", "shape"), CORE)
 def test_a_shape_gives_the_losses_norms_and_weights_of_one_process(recipe, alone, tmp_path, model, shape):
     compare(recipe, alone, tmp_path, model, shape)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("shape", MORE)
+@pytest.mark.parametrize(("model", "shape"), REST)
 def test_so_do_the_others(recipe, alone, tmp_path, model, shape):
     compare(recipe, alone, tmp_path, model, shape)
 
@@ -98,12 +97,12 @@ def test_a_spike_changes_nothing_in_a_pipeline(recipe, tmp_path, zero):
     guard = {"spike": "skip", "spike_window": 2, "spike_deviation": 0.0, "stop_after": 50}
     expected = None
     for name, shape in (("one", (1, 1, zero)), ("two", (1, 2, zero))):
-        values = {"train__learning_rate": 1e-3, "train__total_steps": 10, "evaluate__datasets": {}}
+        values = {"train__total_steps": 16, "evaluate__datasets": {}}
         values |= {f"guard__{key}": value for key, value in guard.items()}
         run(recipe, tmp_path / name, "llama", shape, **values)
         found = metrics(tmp_path / name / "out", "skipped", "steps"), metrics(tmp_path / name / "out", "loss", "steps")
         expected = expected or found
-    assert 0 < sum(expected[0]) < 8
+    assert 0 < sum(expected[0]) < 14
     assert found[0] == expected[0]
     assert found[1] == pytest.approx(expected[1], rel=1e-5)
 
@@ -111,8 +110,8 @@ def test_a_spike_changes_nothing_in_a_pipeline(recipe, tmp_path, zero):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"parallel__tensor": 3}, "recipe.parallel.tensor: cannot cut encoder.transformer.0.self_attn.linear_layers.0.weight "
-                                  "into 3: 4 heads; they divide into 1, 2, 4"),
+        ({"parallel__tensor": 3}, "recipe.parallel.tensor: cannot cut encoder.transformer.0.self_attn.linear_layers.0."
+                                  "weight into 3: 4 heads; they divide into 1, 2, 4"),
         ({"parallel__pipeline": 3}, "recipe.parallel.pipeline: 3 stages for 2 layers"),
         ({"parallel__pipeline": 2, "parallel__zero": 2}, "recipe.parallel.zero: 2 with pipeline 2: "),
         ({"parallel__tensor": 2}, "recipe.parallel: tensor 2 x pipeline 1 needs a multiple of 2 processes; found 1"),
