@@ -48,7 +48,7 @@ def test_every_recipe_is_valid_and_its_model_can_be_built(path):
 def test_deepspeeds_configuration_is_derived(recipe):
     values = recipe(train__dtype="bf16", parallel__zero=3, parallel__offload="all", parallel__deepspeed={
         "zero_optimization": {"reduce_bucket_size": 1000}, "communication_data_type": "fp32"})  # fmt: skip
-    settings = deepspeed_settings(parse_recipe(values), world_size=2)
+    settings = deepspeed_settings(parse_recipe(values), shares=2)
     assert settings["gradient_accumulation_steps"] == 2
     assert settings["gradient_clipping"] == 1.0
     assert settings["bf16"] == {"enabled": True, "check_grad_overflow": True}

@@ -51,6 +51,13 @@ def contradictions(recipe: Recipe) -> list[str]:
         problems.append(f"parallel.offload: 'all' needs zero 3, found zero {parallel.zero}")
     if parallel.offload == "optimizer" and parallel.zero == 0:
         problems.append("parallel.offload: 'optimizer' needs zero 1, 2 or 3, found zero 0")
+    if parallel.pipeline > 1 and parallel.zero >= 2:
+        problems.append(f"parallel.zero: {parallel.zero} with pipeline {parallel.pipeline}: DeepSpeed's pipeline keeps all "
+                        "gradients of a stage until its step; use zero 1 with it, or zero "
+                        f"{parallel.zero} with parallel.tensor instead")  # fmt: skip
+    if recipe.lora and parallel.tensor * parallel.pipeline > 1:
+        problems.append(f"lora: with tensor {parallel.tensor} and pipeline {parallel.pipeline}: factors are not cut yet; leave "
+                        "both at 1, with zero 3 where the base is too large for a process")  # fmt: skip
     decided = sorted(set(parallel.deepspeed) & DECIDED)
     if decided:
         problems.append(f"parallel.deepspeed: {', '.join(decided)}: decided by the recipe's own settings; remove it here")
@@ -107,5 +114,6 @@ _LEAST = [
     ("train", "warmup", 0), ("train", "weight_decay", 0),
     ("train", "max_grad_norm", 0), ("train", "save_checkpoint_steps", 1), ("train", "keep_checkpoints", 0),
     ("train", "seed", 0), ("evaluate", "steps", 1), ("evaluate", "micro_batch_size", 1), ("log", "report_steps", 1),
+    ("parallel", "tensor", 1), ("parallel", "pipeline", 1),
     ("guard", "stop_after", 1), ("guard", "spike_window", 2), ("guard", "spike_deviation", 0),
 ]  # fmt: skip

@@ -2,56 +2,97 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tp_ext.checkpoint.files import DTYPES
-from tp_ext.checkpoint.source import Source
+from tp_ext.checkpoint.shards import axis_of, parts_of
+from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source
+from tp_ext.checkpoint.tensors import DTYPES, Shape
 from tp_ext.config import ModelConfig
 from tp_ext.models import build
 from tp_ext.models.decoder import Decoder, initial_weight
-from tp_ext.train.lora import adapt, adapted_of, is_factor, load_trained, merged
+from tp_ext.train import feed
+from tp_ext.train.lora import adapt, adapted_of, adapted_shapes, is_factor, load_trained, merged
 from tp_ext.train.moved import Moved
+from tp_ext.train.parallel.mesh import Mesh
+from tp_ext.train.parallel.norm import clip_gradients
+from tp_ext.train.parallel.pipeline import Judge, Pipeline
+from tp_ext.train.parallel.tensor import join_parts, mark_parts, padded, part_of
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
+from tp_ext.train.watch import StopWatch
+
+if TYPE_CHECKING:
+    from tp_ext.train.parallel.stages import Stages
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Engine:
-    """A model in training. One optimizer step is `accumulation_steps` calls of `backward`, then `step`."""
+    """A model in training. One optimizer step is `accumulation_steps` calls of `backward`, then `step`; or, with a
+    pipeline, one of `train_pipeline`."""
 
-    def __init__(self, recipe: Recipe, config: ModelConfig, source: Source | None, processes: Processes) -> None:
+    def __init__(
+        self, recipe: Recipe, config: ModelConfig, source: Source | None, processes: Processes, mesh: Mesh | None = None
+    ) -> None:
         """Build the model of `config`, with the weights of `source`, or those a model starts from scratch with."""
         import deepspeed
 
+        self.mesh = mesh or Mesh(recipe.parallel, processes)
         self._recipe, self._processes = recipe, processes
         self.adapted = adapted_of(recipe.lora, config) if recipe.lora else None
-        settings = deepspeed_settings(recipe, processes.world_size)
-        model = self._model(config, settings)
-        self._give_weights(model, config, source)
+        settings = deepspeed_settings(recipe, self.mesh.data)
+        self.config = config
+        self._padded = padded(config, self.mesh.tensor)
+        """With rows that only make the vocabulary divide; they leave in no export."""
+        self._shapes = adapted_shapes(self._padded, self.adapted)
+        model = self._model(settings)
+        self._owners = self._find_owners(model)
+        self._give_weights(model, source)
         model.encoder.checkpoint_every = recipe.model.checkpoint_every if recipe.model.checkpoint_activations else 0
         model.train()
         optimizer = make_optimizer(model, recipe)
-        self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings, dist_init_required=False)
-        self.config = config
+        grid = None if self.mesh.pipeline > 1 else self.mesh.grid
+        self._engine, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=settings, dist_init_required=False, mpu=grid
+        )
         # without ZeRO and in float32 DeepSpeed clips, but does not tell the norm
         self._clips = recipe.parallel.zero == 0 and recipe.train.dtype == "fp32"
+        self._pipeline = None
+        if self.mesh.pipeline > 1:
+            # all of a stage in one file, under the names of the whole model, instead of DeepSpeed's files of layers
+            self._engine.module_state_dict = lambda **_: model.state_dict()
+            self._engine.load_module_state_dict = lambda checkpoint, **_: model.load_state_dict(checkpoint["module"])
+            self._pipeline = Pipeline(self._engine, self.mesh, processes.device)
 
-    def _model(self, config: ModelConfig, settings: dict[str, Any]) -> Decoder:
+    def _model(self, settings: dict[str, Any]) -> Decoder | Stages:
+        """This process's part of the model, without values."""
         import deepspeed
 
+        part = part_of(self._padded, self.mesh.tensor)
         if self._recipe.parallel.zero == 3:
             # without dtype: given one, DeepSpeed 0.19 takes half precision whatever was given; it reads the settings'
-            with deepspeed.zero.Init(config_dict_or_path=settings):
-                return self._adapted(build(config))
-        with torch.device("meta"):
-            model = self._adapted(build(config))
-        model = model.to(DTYPES[self._recipe.train.dtype]).to_empty(device=self._processes.device)
-        model.tie()
+            group = self.mesh.grid and self.mesh.grid.get_data_parallel_group()
+            with deepspeed.zero.Init(config_dict_or_path=settings, data_parallel_group=group, mpu=self.mesh.grid):
+                model: Decoder | Stages = self._adapted(build(part))
+            join_parts(model, self._padded, self.mesh)
+        else:
+            with torch.device("meta"):
+                decoder = self._adapted(build(part))
+            join_parts(decoder, self._padded, self.mesh)
+            if self.mesh.pipeline > 1:
+                from tp_ext.train.parallel.stages import Stages
+
+                model = Stages(decoder, self.mesh, self._with_memory)
+            else:
+                model = self._with_memory(decoder)
+                decoder.tie()
+        if self.mesh.tensor > 1:
+            mark_parts(model)
         return model
 
     def _adapted(self, model: Decoder) -> Decoder:
@@ -59,30 +100,57 @@ class Engine:
             adapt(model, self.adapted)
         return model
 
-    def _give_weights(self, model: Decoder, config: ModelConfig, source: Source | None) -> None:
-        """Fill the parameters one at a time; under ZeRO 3 the first process alone reads them."""
+    def _with_memory(self, model: Module) -> Module:
+        return model.to(DTYPES[self._recipe.train.dtype]).to_empty(device=self._processes.device)
+
+    def _find_owners(self, model: nn.Module) -> dict[str, int]:
+        """The first stage that has each weight."""
+        if self.mesh.pipeline == 1:
+            return dict.fromkeys(self._shapes, 0)
+        names = [name for name, _ in model.named_parameters()]
+        found = self._processes.gathered((self.mesh.stage, names))
+        owners = {name: stage for stage, held in reversed(found) for name in held}
+        assert set(owners) == set(self._shapes), set(owners) ^ set(self._shapes)
+        return owners
+
+    def _give_weights(self, model: nn.Module, source: Source | None) -> None:
+        """Fill the parameters one at a time, each with its part; under ZeRO 3 one process of those that share it reads."""
         import deepspeed
 
         partitioned = self._recipe.parallel.zero == 3
-        reads = not partitioned or self._processes.is_first
-        tensors: Iterator[tuple[str, Tensor]] | None = source.read() if source and reads else None
-        for name, parameter in model.named_parameters():
+        reads = not partitioned or self.mesh.data_rank == 0
+        wanted = source.padded(self.mesh.tensor) if source else None
+        assert wanted is None or wanted.config.rows == self._padded.rows
+        tensors = wanted.read() if wanted and reads else None
+        own = dict(model.named_parameters())
+        for name in self._shapes:
+            weight = None
+            if tensors is not None and not is_factor(name):
+                found, weight = next(tensors)
+                assert found == name, (found, name)
+            parameter = own.get(name)
+            if parameter is None:
+                continue
             whole = deepspeed.zero.GatheredParameters([parameter], modifier_rank=0) if partitioned else nullcontext()
             with whole, torch.no_grad():
                 if not reads:
                     continue
-                if tensors is None or is_factor(name):
-                    weight = initial_weight(name, parameter.shape, config, self._recipe.train.seed)
-                else:
-                    found, weight = next(tensors)
-                    assert found == name, (found, name)
-                parameter.copy_(weight)
+                if weight is None:
+                    weight = self._initial(name)
+                part = parts_of(name, self.mesh.tensor)[self.mesh.tensor_rank]
+                parameter.copy_(part.of(weight) if part else weight)
+
+    def _initial(self, name: str) -> Tensor:
+        """The whole weight from scratch; rows that stand for nothing do not change the others."""
+        config, shape = self.config, self._shapes[name]
+        added = self._padded.rows - config.rows if name in (EMBEDDING, HEAD) else 0
+        weight = initial_weight(name, torch.Size((shape[0] - added, *shape[1:])), config, self._recipe.train.seed)
+        return torch.cat([weight, weight[: config.pieces].mean(0).expand(added, -1)]) if added else weight
 
     @property
-    def module(self) -> nn.Module:
-        """The model as the engine runs it."""
-        module: nn.Module = self._engine.module
-        return module
+    def is_pipeline(self) -> bool:
+        """Whether a step is one call of `train_pipeline`."""
+        return self._pipeline is not None
 
     @property
     def scales_loss(self) -> bool:
@@ -94,6 +162,20 @@ class Engine:
         loss: Tensor = self._engine(src, tgt, seg, documents)
         return loss
 
+    @contextmanager
+    def measuring(self) -> Iterator[Callable[[list[Tensor]], float]]:
+        """A function that gives the mean loss of a micro-batch, as `feed.to_host` makes it, and learns nothing; all
+        processes call it alike."""
+        module = self._engine.module
+        was_training = module.training
+        module.eval()
+        with torch.no_grad():
+            yield self._pipeline.loss if self._pipeline else self._measure
+        module.train(was_training)
+
+    def _measure(self, tensors: list[Tensor]) -> float:
+        return float(self._engine.module(*feed.to_device(tensors, self._processes.device)))
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a micro-batch."""
         self._engine.backward(loss)
@@ -104,18 +186,31 @@ class Engine:
         The norm is nan between updates. Where it is not finite nothing was updated, in any process.
         """
         boundary = self._engine.is_gradient_accumulation_boundary()
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
-        norm = float("nan")
-        if boundary and self._clips:
-            limit = self._recipe.train.max_grad_norm or float("inf")
-            norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), limit))
-            if not math.isfinite(norm):
-                self._engine.module.zero_grad(set_to_none=True)  # of what has no gradient AdamW changes nothing
+        self._set_rate(learning_rate)
+        norm = self._clip() if boundary and self._clips else float("nan")
         self._engine.step()
         if boundary and not self._clips:
             norm = float(self._engine.get_global_grad_norm())
         return norm
+
+    def train_pipeline(
+        self, micro_batches: list[tuple[list[Tensor], float]], learning_rate: float, judge: Judge, watch: StopWatch
+    ) -> tuple[list[float], float]:
+        """Make a whole step; the losses of this share's micro-batches and the norm, as of `step`.
+
+        `judge` says from the losses, before anything is changed, whether the step is to be skipped.
+        """
+        assert self._pipeline is not None
+        self._set_rate(learning_rate)
+        return self._pipeline.train(micro_batches, judge, watch, self._clip if self._clips else None)
+
+    def _set_rate(self, learning_rate: float) -> None:
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def _clip(self) -> float:
+        limit = self._recipe.train.max_grad_norm or float("inf")
+        return clip_gradients(self._engine.module.parameters(), limit, self.mesh)
 
     def save(self, folder: str, tag: str) -> None:
         """Write the weights that are trained, and optimizer state; every process calls it."""
@@ -141,12 +236,30 @@ class Engine:
     def _parameters(self, wanted: Callable[[Tensor], bool]) -> Iterator[tuple[str, Tensor]]:
         import deepspeed
 
-        for name, parameter in self._engine.module.named_parameters():
-            if not wanted(parameter):
+        own = dict(self._engine.module.named_parameters())
+        for name, shape in self._shapes.items():
+            parameter = own.get(name)
+            if parameter is not None and not wanted(parameter):
                 continue
             partitioned = hasattr(parameter, "ds_id")
             with deepspeed.zero.GatheredParameters([parameter]) if partitioned else nullcontext():
-                yield name, parameter.detach()
+                if parameter is None or self.mesh.pipeline > 1:
+                    part = self._from_owner(name, shape, parameter)
+                else:
+                    part = parameter.detach()
+                weight = self.mesh.whole(part, axis_of(name))
+                yield name, weight[: self.config.rows] if name in (EMBEDDING, HEAD) else weight
+
+    def _from_owner(self, name: str, shape: Shape, parameter: Tensor | None) -> Tensor:
+        """The part of a weight that its stage has, in all stages."""
+        owner = self._owners[name]
+        if parameter is not None and owner == self.mesh.stage:
+            part = parameter.detach().clone()
+        else:
+            cut = parts_of(name, self.mesh.tensor)[0]
+            dtype, device = DTYPES[self._recipe.train.dtype], self._processes.device
+            part = torch.empty(cut.shape(shape) if cut else shape, dtype=dtype, device=device)
+        return self.mesh.from_stage(part, owner)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -170,8 +283,8 @@ def _dimensions(parameter: Tensor) -> int:
     return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def deepspeed_settings(recipe: Recipe, world_size: int) -> dict[str, Any]:
-    """The DeepSpeed configuration that a recipe means."""
+def deepspeed_settings(recipe: Recipe, shares: int) -> dict[str, Any]:
+    """The DeepSpeed configuration that a recipe means when the data is in so many shares."""
     train, parallel = recipe.train, recipe.parallel
     zero: dict[str, Any] = {"stage": parallel.zero}
     if parallel.offload != "none":
@@ -181,7 +294,7 @@ def deepspeed_settings(recipe: Recipe, world_size: int) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "train_batch_size": train.global_batch_size,
         "train_micro_batch_size_per_gpu": train.micro_batch_size,
-        "gradient_accumulation_steps": recipe.accumulation_steps(world_size),
+        "gradient_accumulation_steps": recipe.accumulation_steps(shares),
         "gradient_clipping": 0.0 if parallel.zero == 0 and train.dtype == "fp32" else train.max_grad_norm,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,

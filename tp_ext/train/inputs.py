@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from tp_ext.checkpoint.formats import open_model
+from tp_ext.checkpoint.shards import check_degree
 from tp_ext.checkpoint.source import Source
 from tp_ext.config import ModelConfig
 from tp_ext.data.mixture import Epochs, Mixture
 from tp_ext.data.pack import Windows, pack
 from tp_ext.data.store import Store
 from tp_ext.errors import CheckpointError, DatasetError, RecipeError
-from tp_ext.models import config_of, families
+from tp_ext.models import config_of, families, shapes_of
 from tp_ext.tokens.rows import check_beside, check_rows
 from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
 from tp_ext.train.lora import adapted_of
-from tp_ext.train.recipe import Recipe
+from tp_ext.train.parallel.tensor import padded
+from tp_ext.train.recipe import ParallelSection, Recipe
 from tp_ext.train.records import RESULTS
 from tp_ext.train.schedule import warmup_steps
 
@@ -98,6 +100,7 @@ def open_inputs(recipe: Recipe) -> Inputs:
         )
     if recipe.lora:
         adapted_of(recipe.lora, config)
+    check_parallel(config, recipe.parallel)
     total_steps = recipe.train.total_steps
     if total_steps is None:
         total_steps = max(1, steps_of_epochs(recipe, data.stream, 0))
@@ -108,6 +111,16 @@ def open_inputs(recipe: Recipe) -> Inputs:
         tokenizer=tokenizer, stream=data.stream, stores=data.stores, sources=data.sources, config=config, source=source,
         held_out=held_out, total_steps=total_steps,
     )  # fmt: skip
+
+
+def check_parallel(config: ModelConfig, parallel: ParallelSection) -> None:
+    """Raise RecipeError when the model cannot be cut as the recipe says; its vocabulary always can."""
+    if parallel.pipeline > config.layers_num:
+        raise RecipeError(f"recipe.parallel.pipeline: {parallel.pipeline} stages for {config.layers_num} layers")
+    try:
+        check_degree(shapes_of(config), padded(config, parallel.tensor), parallel.tensor)
+    except CheckpointError as error:
+        raise RecipeError(f"recipe.parallel.tensor: {error}") from None
 
 
 def steps_of_epochs(recipe: Recipe, stream: Epochs | Mixture, position: int) -> int:

@@ -25,6 +25,7 @@ from tp_ext.train.guard import Guard
 from tp_ext.train.inputs import Inputs, open_inputs
 from tp_ext.train.lora import counts_of
 from tp_ext.train.machines import check_shared
+from tp_ext.train.parallel.mesh import Mesh, data_degree
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.records import METRICS, RESULTS, RUN, STEPS
@@ -56,7 +57,7 @@ class Run:
     def __init__(self, recipe: Recipe, inputs: Inputs, processes: Processes) -> None:
         """Find where to begin, build the engine, and go to that point."""
         train = recipe.train
-        recipe.accumulation_steps(processes.world_size)
+        recipe.accumulation_steps(data_degree(recipe.parallel, processes.world_size))
         if train.dtype == "fp16" and processes.device.type == "cpu":
             raise RecipeError("recipe.train.dtype: fp16 needs a GPU; on a CPU use fp32 (or bf16, slowly)")
         self._recipe, self._processes = recipe, processes
@@ -67,14 +68,15 @@ class Run:
             tell_changes(recipe, start.state)
         self._state, self._total_steps, self._inputs = start.state, start.total_steps, inputs
         processes.wait()
-        torch.manual_seed(train.seed + processes.rank)
+        mesh = Mesh(recipe.parallel, processes)
+        torch.manual_seed(train.seed + mesh.stage * mesh.data + mesh.data_rank)  # the parts of a layer drop alike
         # what LoRA trains is all that its checkpoints hold
         source = inputs.source if recipe.lora or not start.checkpoint else None
-        self._engine = Engine(recipe, inputs.config, source, processes)
+        self._engine = Engine(recipe, inputs.config, source, processes, mesh)
         if start.checkpoint:
             resume.load(start.checkpoint, self._engine, processes)
         self._loader = Loader(
-            inputs.stream, train.global_batch_size, train.micro_batch_size, processes.rank, processes.world_size
+            inputs.stream, train.global_batch_size, train.micro_batch_size, mesh.data_rank, mesh.data
         )
         self._span = Span.of(train.learning_rate, train.min_learning_rate, self._total_steps, train.warmup)
         self._guard = Guard(recipe.guard, self._state.watched)
@@ -158,7 +160,7 @@ class Run:
         say(f"step {after.step}: {outcome.verdict.reason}; {done}")
         if outcome.verdict.is_expected:
             return
-        positions = suspects(self._loader, before.position, outcome.own_losses, self._processes)
+        positions = suspects(self._loader, before.position, outcome.own_losses, self._processes, self._engine.mesh)
         if self._processes.is_first:
             heading = f"step {after.step}: {outcome.verdict.reason}; {done}\nloss {outcome.loss:.6g}, gradients' norm " \
                       f"{outcome.grad_norm:.6g}"  # fmt: skip
@@ -204,7 +206,7 @@ class Run:
             f"model: {self._counts.all:,} parameters{trained}, {self._inputs.config.rows:,} rows; data: {data}; "
             f"run: {self._total_steps:,} steps of {train.global_batch_size} "
             f"instances on {self._processes.world_size} process{'es' * (self._processes.world_size > 1)} "
-            f"({self._processes.device.type}, {train.dtype}, ZeRO {self._recipe.parallel.zero})"
+            f"({self._processes.device.type}, {train.dtype}, {self._recipe.parallel.described()})"
         )
 
     def _measure_peak(self) -> float:
@@ -236,7 +238,7 @@ class Run:
         """Measure on every held-out dataset."""
         size = self._recipe.evaluate.micro_batch_size or self._recipe.train.micro_batch_size
         for name, instances in self._inputs.held_out.items():
-            score = evaluate(self._engine.module, instances, size, self._processes)
+            score = evaluate(self._engine, instances, size, self._processes)
             say(f"step {step}  {name}: loss {score.loss:.4f}, {score.bits_per_byte:.4f} bits per byte")
             self._report.write(step, {f"{name}_loss": score.loss, f"{name}_bits_per_byte": score.bits_per_byte})
 

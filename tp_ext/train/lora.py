@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tp_ext.checkpoint.files import compare_names
 from tp_ext.checkpoint.names import expand
-from tp_ext.checkpoint.source import EMBEDDING, HEAD, shapes_of
+from tp_ext.checkpoint.source import EMBEDDING, HEAD, Shapes, shapes_of
 from tp_ext.config import ModelConfig
 from tp_ext.errors import RecipeError, raise_all, suggest
 from tp_ext.models import build, families
@@ -111,6 +111,15 @@ def adapt(model: Decoder, adapted: Adapted) -> None:
     for name in adapted.whole:
         model.get_parameter(name).requires_grad_(True)
     model.register_state_dict_post_hook(_leave_out_frozen)  # type: ignore[no-untyped-call]
+
+
+def adapted_shapes(config: ModelConfig, adapted: Adapted | None) -> Shapes:
+    """Shapes of all parameters of a model in training, each once, LoRA's factors among them."""
+    with torch.device("meta"):
+        model = build(config)
+        if adapted:
+            adapt(model, adapted)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def _leave_out_frozen(model: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:

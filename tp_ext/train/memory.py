@@ -17,6 +17,7 @@ from tp_ext.config import ModelConfig
 from tp_ext.models import build
 from tp_ext.nn.loss import CHUNK_ELEMENTS
 from tp_ext.train.lora import adapt, adapted_of, counts_of
+from tp_ext.train.parallel.tensor import padded, part_of
 from tp_ext.train.recipe import LoraSection, Recipe
 
 PROCESS = 0.42 * 2**30
@@ -53,7 +54,11 @@ class Memory:
 
 
 def memory_of(recipe: Recipe, config: ModelConfig, world_size: int, on_gpu: bool) -> Memory:
-    """What one of `world_size` processes needs."""
+    """What one of `world_size` processes needs; of a pipeline the first, with its share of the layers and an output layer."""
+    tensor, pipeline = recipe.parallel.tensor, recipe.parallel.pipeline
+    world_size = max(1, world_size // (tensor * pipeline))
+    config = part_of(padded(config, tensor), tensor)
+    config = config.replace(layers_num=-(-config.layers_num // pipeline))
     zero, offload, half = recipe.parallel.zero, recipe.parallel.offload, recipe.train.dtype != "fp32"
     size, counts = DTYPES[recipe.train.dtype].itemsize, counts_of(config, recipe.lora)
     trained, share = counts.trained, -(-counts.trained // world_size)
@@ -70,7 +75,8 @@ def memory_of(recipe: Recipe, config: ModelConfig, world_size: int, on_gpu: bool
 
 
 def activations_of(recipe: Recipe, config: ModelConfig) -> int:
-    """Bytes that the forward pass of a micro-batch keeps, with or without checkpointing as the recipe says."""
+    """Bytes that the forward pass keeps, with or without checkpointing as the recipe says: of a micro-batch, in a pipeline of
+    as many as it has stages."""
     batch, tokens = recipe.train.micro_batch_size, recipe.data.seq_length
     dtype = DTYPES[recipe.train.dtype]
     layer = layer_bytes(config, batch, tokens, dtype, recipe.lora)
@@ -78,8 +84,8 @@ def activations_of(recipe: Recipe, config: ModelConfig) -> int:
     around = 3 * hidden  # the embedding's output, the last norm's, and the gradient that comes back
     if recipe.model.checkpoint_activations:
         every = min(recipe.model.checkpoint_every, config.layers_num)
-        return -(-config.layers_num // every) * hidden + every * layer + around
-    return config.layers_num * layer + around
+        return recipe.parallel.pipeline * -(-config.layers_num // every) * hidden + every * layer + around
+    return recipe.parallel.pipeline * config.layers_num * layer + around
 
 
 def layer_bytes(

@@ -60,9 +60,7 @@ class Processes:
 def join() -> Processes:
     """Join the processes the launcher started (deepspeed, torchrun, Slurm's variables), or be the only one."""
     if "RANK" not in os.environ:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
                        "MASTER_PORT": str(port)}  # fmt: skip
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -91,6 +89,14 @@ def processes_here() -> int:
         if os.environ.get(name):
             return max(1, int(os.environ[name]))
     return 1
+
+
+def free_port() -> int:
+    """A port that nothing on this machine listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def leave() -> None:

@@ -134,14 +134,22 @@ class TrainSection:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelSection:
-    """How the work is spread over processes."""
+    """How the work is spread over processes: tensor x pipeline of them have one model, the rest is data parallelism."""
 
+    tensor: int = 1
+    """Into how many parts every layer is cut. The parts talk to each other several times a layer: keep them in a machine."""
+    pipeline: int = 1
+    """Into how many stages the layers are cut. Stages talk little; have at least four micro-batches a stage."""
     zero: Literal[0, 1, 2, 3] = 1
     """What is partitioned: 1 optimizer state, 2 and gradients, 3 and weights."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """What is kept in the host's memory; `all` needs zero 3."""
     deepspeed: dict[str, Any] = field(default_factory=dict)
     """More DeepSpeed settings, for instance bucket sizes; none that this recipe decides."""
+
+    def described(self) -> str:
+        """In a few words."""
+        return f"tensor {self.tensor}, pipeline {self.pipeline}, ZeRO {self.zero}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,14 +215,14 @@ class Recipe:
         """Every setting, the defaults too."""
         return dataclasses.asdict(self)
 
-    def accumulation_steps(self, world_size: int) -> int:
-        """Micro-batches of a process in one step. Raises RecipeError when the batch does not divide."""
+    def accumulation_steps(self, shares: int) -> int:
+        """Micro-batches of a process in one step, of data in so many shares. Raises RecipeError when it does not divide."""
         train = self.train
-        share = train.micro_batch_size * world_size
+        share = train.micro_batch_size * shares
         if train.global_batch_size % share:
             raise RecipeError(
                 f"recipe.train: global_batch_size {train.global_batch_size} is not a multiple of micro_batch_size "
-                f"{train.micro_batch_size} x {world_size} processes; {train.global_batch_size // share * share or share} "
+                f"{train.micro_batch_size} x {shares} processes; {train.global_batch_size // share * share or share} "
                 f"or {(train.global_batch_size // share + 1) * share} would be"
             )
         return train.global_batch_size // share

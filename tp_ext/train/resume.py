@@ -46,6 +46,8 @@ class Identity:
     """The fingerprint of the weights it began with, with LoRA of all that is in them; None from scratch."""
     lora: dict[str, Any] | None = None
     """What is trained of the base, which checkpoints do not hold; None when all is trained and held."""
+    tensor: int = 1
+    pipeline: int = 1
     packing: str = "contiguous"
     document_mask: bool = False
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from tp_ext.data.store import Origin
 from tp_ext.data.texts import Passage, passages
 from tp_ext.output import whole_file
 from tp_ext.tokens.tokenizer import Tokenizer
+from tp_ext.train.parallel.mesh import Mesh
 from tp_ext.train.processes import Processes
 
 
@@ -47,13 +48,15 @@ def headline(passage: Passage, origin: Origin) -> str:
             f"byte {origin.offset}")  # fmt: skip
 
 
-def suspects(loader: Loader, position: int, own_losses: Sequence[float], processes: Processes) -> list[int]:
+def suspects(
+    loader: Loader, position: int, own_losses: Sequence[float], processes: Processes, mesh: Mesh
+) -> list[int]:
     """The positions that may be what is wrong with the global batch at `position`; every process calls it.
 
     Those of the micro-batches whose loss is no finite number, or all, when each of them has one.
     """
     positions = loader.positions(position)  # [accumulation_steps, world_size, micro_batch_size]
-    losses = np.array(processes.gathered(list(own_losses))).T  # [accumulation_steps, world_size]
+    losses = np.array(mesh.one_per_share(processes.gathered(list(own_losses)))).T  # [accumulation_steps, world_size]
     odd = ~np.isfinite(losses)
     found: list[int] = positions[odd if odd.any() else ~odd].flatten().tolist()
     return found

@@ -65,7 +65,8 @@ def identity_of(recipe: Recipe, inputs: Inputs, processes_num: int) -> Identity:
         packing=recipe.data.packing, document_mask=recipe.data.document_mask, tokenizer_sha256=inputs.tokenizer.sha256,
         seq_length=recipe.data.seq_length, seed=recipe.train.seed, shuffle=recipe.data.shuffle,
         model=inputs.config.to_json(), dtype=recipe.train.dtype, zero=recipe.parallel.zero,
-        offload=recipe.parallel.offload, processes_num=processes_num,
+        offload=recipe.parallel.offload, processes_num=processes_num, tensor=recipe.parallel.tensor,
+        pipeline=recipe.parallel.pipeline,
         pretrained=inputs.source.fingerprint(whole=recipe.lora is not None) if inputs.source else None,
         lora=adapted_of(recipe.lora, inputs.config).to_json() if recipe.lora else None,
     )  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from tp_ext.train import feed
 from tp_ext.train.engine import Engine
 from tp_ext.train.guard import Guard, Verdict
+from tp_ext.train.parallel.pipeline import Judge
 from tp_ext.train.processes import Processes
 from tp_ext.train.watch import StopWatch
 
@@ -20,7 +21,7 @@ class Outcome:
     loss: float
     """Mean over the targets of the global batch, in nats."""
     own_losses: list[float]
-    """This process's micro-batches: what each adds to the loss."""
+    """The micro-batches of this process's share of the data: what each adds to the loss."""
     grad_norm: float
     """Before clipping; not finite when the step changed nothing."""
     verdict: Verdict
@@ -36,22 +37,39 @@ def make_step(
     The loss of all processes is known before the last backward pass. If the step is to be skipped, the gradients are
     made to be no numbers there, and the optimizers of every ZeRO stage leave the weights as they are, in all processes.
     """
-    losses: list[torch.Tensor] = []
-    verdict, norm, mean, stopped = Verdict(), float("nan"), float("nan"), 0.0
     count = len(step.micro_batches)
+    verdict, mean, stopped = Verdict(), float("nan"), 0.0
+
+    def skips(losses: list[float]) -> bool:
+        """Whether the step is to change nothing; `losses` are those of this process's micro-batches."""
+        nonlocal verdict, mean, stopped
+        total, stopped = processes.total(sum(losses), stop)
+        mean = total / count / processes.world_size
+        verdict = guard.of_loss(mean)
+        return verdict.skips
+
+    if engine.is_pipeline:
+        losses, norm = engine.train_pipeline(step.micro_batches, rate, skips, watch)
+    else:
+        losses, norm = _accumulate(engine, step, rate, skips, processes, watch)
+    verdict = guard.count(mean, guard.of_gradients(verdict, norm, engine.scales_loss))
+    return Outcome(mean, losses, norm, verdict, stopped > 0)
+
+
+def _accumulate(
+    engine: Engine, step: feed.Step, rate: float, skips: Judge, processes: Processes, watch: StopWatch
+) -> tuple[list[float], float]:
+    """One micro-batch after the other; their losses, and the norm of the gradients."""
+    losses: list[torch.Tensor] = []
+    norm = float("nan")
     for tensors, weight in step.micro_batches:
         loss = engine.loss(*feed.to_device(tensors, processes.device)) * weight
         losses.append(loss.detach())
         watch.lap("forward")
-        if len(losses) == count:
-            total, stopped = processes.total(float(torch.stack(losses).sum()), stop)
-            mean = total / count / processes.world_size
-            verdict = guard.of_loss(mean)
-            if verdict.skips:
-                loss = loss * float("nan")
+        if len(losses) == len(step.micro_batches) and skips(torch.stack(losses).tolist()):
+            loss = loss * float("nan")
         engine.backward(loss)
         watch.lap("backward")
         norm = engine.step(rate)
         watch.lap("optimizer")
-    verdict = guard.count(mean, guard.of_gradients(verdict, norm, engine.scales_loss))
-    return Outcome(mean, torch.stack(losses).tolist(), norm, verdict, stopped > 0)
+    return torch.stack(losses).tolist(), norm

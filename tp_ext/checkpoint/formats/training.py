@@ -63,6 +63,11 @@ def _open(path: Path, families: Registry[Family], config_path: Path | None) -> S
     if trained_of(path) is not None:
         raise CheckpointError(f"{path}: holds what LoRA has trained; name the model it belongs to with --base")
     config = ModelConfig.from_json(identity["model"], str(path / STATE))
+    if identity.get("tensor", 1) * identity.get("pipeline", 1) > 1:
+        raise CheckpointError(
+            f"{path}: its weights are in parts (tensor {identity.get('tensor')}, pipeline {identity.get('pipeline')}), "
+            "which only a run at the same degree reads; take the folder `model` that the run writes at its end"
+        )
     family = family_of(families, config)
     weights = open_trained(path)
     beside = _tokenizer_folder(path, recipe, identity)

@@ -1,0 +1,1 @@
+"""Tensor and pipeline parallelism, applied to a model from outside."""
