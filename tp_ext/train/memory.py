@@ -54,7 +54,7 @@ class Memory:
 
 
 def memory_of(recipe: Recipe, config: ModelConfig, world_size: int, on_gpu: bool) -> Memory:
-    """What one of `world_size` processes needs; of a pipeline the first, with its share of the layers and an output layer."""
+    """What one of `world_size` processes needs; in a pipeline with its share of the layers and all around them."""
     tensor, pipeline = recipe.parallel.tensor, recipe.parallel.pipeline
     world_size = max(1, world_size // (tensor * pipeline))
     config = part_of(padded(config, tensor), tensor)
