@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tp_ext.data.pack import Packing, pack
+from tp_ext.data.pack import Packing, pack, seq_length_problems
 from tp_ext.data.store import Store
 from tp_ext.data.texts import passages, search, tokenizer_of
-from tp_ext.errors import DatasetError, run_command
+from tp_ext.errors import DatasetError, raise_all, run_command
 
 BAR = 40
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, help="folder that scripts/preprocess.py wrote")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--instance", type=int, metavar="N", help="show the text of an instance, document by document")
-    what.add_argument("--search", metavar="TEXT", help="show where a text is, and the file and line it came from")
+    what.add_argument("--search", metavar="TEXT", help="show where a text is, and the file and byte it came from")
     parser.add_argument("--seq_length", type=int, help="of the instances (that of preprocessing)")
     parser.add_argument("--packing", choices=typing.get_args(Packing), default="contiguous", help="how they are packed")
     parser.add_argument("--most", type=int, default=20, help="places to show at most")
@@ -34,10 +34,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.most < 1:
         raise DatasetError(f"--most is {args.most}; it must be at least 1")
-    if args.seq_length is not None and not 1 <= args.seq_length < 1 << 31:
-        raise DatasetError(f"--seq_length is {args.seq_length}; it must be at least 1 and below 2^31")
     store = Store(args.dataset)
-    seq_length = args.seq_length or store.seq_length
+    seq_length = store.seq_length if args.seq_length is None else args.seq_length
+    raise_all(DatasetError, seq_length_problems(seq_length))
     if args.search is not None:
         _search(store, args.search, args.most, args.spm_model_path)
     elif args.instance is not None:

@@ -15,6 +15,7 @@ from tp_ext.data.exchange import read_tencentpretrain, write_tencentpretrain
 from tp_ext.data.preprocess import made_before, preprocess
 from tp_ext.data.store import Store
 from tp_ext.errors import DatasetError, run_command
+from tp_ext.output import kept_file
 from tp_ext.progress import Progress
 from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
 
@@ -46,18 +47,16 @@ def main() -> None:
     if args.format == "tp_ext":
         _tell(args.dataset_path, _make(args, tokenizer, args.dataset_path))
         return
-    if args.dataset_path.exists():
-        raise DatasetError(f"{args.dataset_path}: exists; name another file, or remove it")
-    made = args.dataset_path.parent / f".{args.dataset_path.name}.dataset"  # kept until the file is whole
-    if not made_before(args.corpus_path, tokenizer, made, args.longest_line):  # an earlier run was killed while it wrote
-        _make(args, tokenizer, made)
-    store = Store(made)
-    count = write_tencentpretrain(store, args.dataset_path, args.seq_length, args.packing or "contiguous")
-    if (left_out := store.manifest.get("faults")) and (made / FAULTS).is_file():
-        faults = args.dataset_path.with_name(f"{args.dataset_path.name}.{FAULTS}")
-        shutil.move(made / FAULTS, faults)
-        print(f"left out {left_out:,} records that are no text; see {faults}")
-    shutil.rmtree(made)
+    with kept_file(args.dataset_path, DatasetError) as (part, notes):
+        made = notes / "dataset"  # kept until the file is whole
+        if not made_before(args.corpus_path, tokenizer, made, args.longest_line):  # an earlier run was killed while it wrote
+            _make(args, tokenizer, made)
+        store = Store(made)
+        count = write_tencentpretrain(store, part, args.seq_length, args.packing or "contiguous")
+        if left_out := store.manifest.get("faults"):
+            faults = args.dataset_path.with_name(f"{args.dataset_path.name}.{FAULTS}")
+            shutil.copyfile(made / FAULTS, faults)
+            print(f"left out {left_out:,} records that are no text; see {faults}")
     print(f"wrote {args.dataset_path}: {count:,} instances for TencentPretrain")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import environment
 
-from tp_ext.errors import TokenizerError
-from tp_ext.output import whole_folder, write_manifest
+from tp_ext.errors import ConfigError, TokenizerError
+from tp_ext.output import kept_file, whole_folder, write_manifest
 
 
 def write(path, text="x"):
@@ -106,3 +106,29 @@ def test_a_reader_that_has_gone_is_no_traceback():
         process.stdout.close()
         assert process.wait(20) == 128 + signal.SIGPIPE
         assert process.stderr.read() == ""
+
+
+def test_a_kept_file_is_whole_or_absent_and_notes_stay(tmp_path):
+    path, work = tmp_path / "d.pt", tmp_path / ".d.pt.work"
+    with pytest.raises(ZeroDivisionError), kept_file(path, ConfigError):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+    def killed_while_writing(part, notes):
+        (notes / "note").write_text("kept")
+        part.write_text("half")
+        (notes / f".{part.name}.abc.part").write_text("half")  # as `whole_file` leaves it when it is killed
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), kept_file(path, ConfigError) as places:
+        killed_while_writing(*places)
+    assert (path.exists(), (work / "note").read_text()) == (False, "kept")
+    with kept_file(path, ConfigError) as (part, notes):
+        assert {each.name for each in notes.iterdir()} == {"lock", "note"}
+        with pytest.raises(ConfigError, match="another process is writing it"), kept_file(path, ConfigError):
+            pass
+        part.write_text("whole")
+    assert [each.name for each in tmp_path.iterdir()] == ["d.pt"]
+    assert path.read_text() == "whole"
+    with pytest.raises(ConfigError, match="exists; name another file"), kept_file(path, ConfigError):
+        pass

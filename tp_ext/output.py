@@ -90,10 +90,42 @@ def kept_folder(path: Path, what: str, kind: type[UserError]) -> Iterator[tuple[
     and when another process has them open.
     """
     path = _free(path, what, kind, replace=True)
+    with _held(path, kind) as work:
+        part = work / "output"
+        part.mkdir(exist_ok=True)
+        yield part, work
+        _take_place(part, path, kind, replace=True)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def kept_file(path: Path, kind: type[UserError]) -> Iterator[tuple[Path, Path]]:
+    """As `kept_folder`, for a file; only what lies in the folder for notes stays. Raises `kind` when `path` is there."""
+    if os.path.lexists(path):
+        raise kind(f"{path}: exists; name another file, or remove it")
+    with _held(path, kind) as work:
+        part = work / "output"
+        for left in work.glob(f"*{part.name}*"):  # of a run that was killed while it wrote
+            left.unlink()
+        try:
+            yield part, work
+            sync(part)
+            part.replace(path)
+            sync(path.parent)
+        except BaseException:
+            if [each.name for each in work.iterdir()] == ["lock"]:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _held(path: Path, kind: type[UserError]) -> Iterator[Path]:
+    """A hidden folder beside `path` that one process has at a time. Raises `kind` when another one has it."""
     work = path.parent / f".{path.name}.work"
-    part, lock = work / "output", work / "lock"
+    lock = work / "lock"
     try:
-        part.mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
         file = open(lock, "w")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise kind(f"{path}: cannot be written ({error.strerror})") from None
@@ -105,9 +137,7 @@ def kept_folder(path: Path, what: str, kind: type[UserError]) -> Iterator[tuple[
             held = False
         if not held:
             raise kind(f"{path}: another process is writing it; wait for that one, or name another folder")
-        yield part, work
-        _take_place(part, path, kind, replace=True)
-        shutil.rmtree(work, ignore_errors=True)
+        yield work
 
 
 def _free(path: Path, what: str, kind: type[UserError], replace: bool) -> Path:

@@ -26,25 +26,31 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """Call it with what is done and what there is in all; it draws at most five times a second."""
+    """Call it with what is done and what there is in all; it draws at most five times a second.
+
+    Speeds are over what was done since the first call, as what an earlier run did is done in no time.
+    """
 
     def __init__(self, title: str, unit: str) -> None:
         self._title, self._unit = title, unit
-        self._start, self._drawn = time.monotonic(), 0.0
+        self._first: tuple[float, int, int] | None = None  # when the first call was, and what was done by then
+        self._drawn = 0.0
         self._shown = sys.stderr.isatty()
 
     def __call__(self, done: int, total: int, tokens: int | None = None) -> None:
         """Show that `done` of `total` is done, and how many `tokens` a second that were."""
         now = time.monotonic()
+        self._first = self._first or (now, done, tokens or 0)
         if not self._shown or now - self._drawn < 0.2:
             return
         self._drawn = now
-        seconds = max(now - self._start, 1e-6)
+        start, done_before, tokens_before = self._first
+        seconds, new = max(now - start, 1e-6), done - done_before
         share = done / total if total else 1.0
-        left = clock(seconds / share * (1 - share)) if share > 0 else "?"
+        left = clock(seconds / new * (total - done)) if new > 0 else "?"
         bar = ("#" * int(30 * share)).ljust(30, ".")
-        speed = "" if tokens is None else f", {short(tokens / seconds)} tokens/s"
-        line = f"{self._title} [{bar}] {share:4.0%} {short(done / seconds)}{self._unit}/s{speed}, {left} left"
+        speed = "" if tokens is None else f", {short((tokens - tokens_before) / seconds)} tokens/s"
+        line = f"{self._title} [{bar}] {share:4.0%} {short(new / seconds)}{self._unit}/s{speed}, {left} left"
         print(f"\r{line:<79}", end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:

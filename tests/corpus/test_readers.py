@@ -271,6 +271,24 @@ def test_texts_of_objects_are_those_that_parsing_gives(tmp_path, monkeypatch, se
     assert whole(written(tmp_path, "a.jsonl", b"\n".join(lines)))[0] == expected
 
 
+@pytest.mark.parametrize("way", ["compiled", "numpy", "numpy and orjson"])
+def test_how_deep_a_line_may_be_depends_on_no_parser(tmp_path, monkeypatch, way):
+    use(monkeypatch, way)
+
+    def nested(depth, text):
+        lists = b"[" * (depth - 1) + b"]" * (depth - 1)
+        return b'{"brackets": "\\"' + b"[{" * 600 + b'", "deep": ' + lists + b', "text": "' + text + b'"}'
+
+    objects_in_objects = b'{"text":' * 700 + b"1" + b"}" * 700
+    deepest = objects._DEEPEST
+    lines = [nested(deepest, b"a"), nested(deepest + 1, b"no"), objects_in_objects, nested(980, b"no"), b'{"text": "b"}']
+    texts, _, faults, _ = whole(written(tmp_path, "a.jsonl", b"\n".join(lines)))
+    assert texts == ["a", "b"]
+    assert [kind for kind, _ in faults] == ["not JSON"] * 3
+    wide = b'{"wide": [' + b",".join([b"[{}]"] * 2000) + b'], "te\\u0078t": "c"}'
+    assert whole(written(tmp_path, "b.jsonl", wide))[0] == ["c"]
+
+
 @pytest.mark.parametrize("way", ["compiled", "numpy"])
 def test_typical_lines_are_not_parsed_whole(tmp_path, monkeypatch, way):
     use(monkeypatch, way)

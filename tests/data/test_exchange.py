@@ -119,7 +119,7 @@ def test_nothing_is_written_over(made, tmp_path, tokenizer):
 
 def test_what_a_killed_export_left_is_used_when_it_is_of_the_same_files(made, tmp_path, tokenizer):
     _, folder = made
-    corpus, left, file = tmp_path / "a.txt", tmp_path / ".d.pt.dataset", tmp_path / "d.pt"
+    corpus, left, file = tmp_path / "a.txt", tmp_path / ".d.pt.work" / "dataset", tmp_path / "d.pt"
     corpus.write_bytes((folder / "a.txt").read_bytes())
     assert not made_before([corpus], tokenizer, left, LONGEST_LINE)
     preprocess([corpus], tokenizer, left, 39)

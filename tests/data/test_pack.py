@@ -52,6 +52,13 @@ def test_whole_documents_have_every_token_but_their_first_as_target_once(small, 
     assert batch.documents is None
 
 
+@pytest.mark.parametrize("packing", ["contiguous", "best_fit"])
+def test_the_longest_instance_costs_no_more_than_the_dataset(small, packing):
+    instances = pack(small, (1 << 31) - 1, packing)
+    assert len(instances) == 1
+    assert sum(length for _, length in instances.spans(0)) >= sum(LENGTHS) - 1  # a document of one token has no target
+
+
 @pytest.mark.parametrize("packing", ["document", "best_fit"])
 def test_only_documents_longer_than_a_window_are_cut(small, packing):
     instances = pack(small, 16, packing, document_mask=True)

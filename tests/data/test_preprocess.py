@@ -287,6 +287,26 @@ def test_a_file_that_changes_meanwhile_is_refused(corpora, tokenizer, tmp_path, 
 def test_numbers_that_cannot_be_are_refused(corpora, tokenizer, tmp_path):
     with pytest.raises(DatasetError, match="seq_length is 0.*\nprocesses_num is 0.*\nfault_limit is nan.*\nlongest_line"):
         preprocess(corpora, tokenizer, tmp_path / "out", 0, 0, fault_limit=float("nan"), longest_line=-1)
+    with pytest.raises(DatasetError, match="seq_length is 2147483648"):
+        preprocess(corpora, tokenizer, tmp_path / "out", 1 << 31)
+
+
+def test_progress_begins_with_what_an_earlier_run_did(corpora, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "PART_BYTES", 300)
+    seen = []
+
+    def until_half(*each):
+        seen.append(each)
+        if each[0] > each[1] / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        preprocess(corpora, tokenizer, tmp_path / "out", 16, progress=until_half)
+    assert seen[0] == (0, seen[0][1], 0)
+    last = seen[-1]
+    seen.clear()
+    preprocess(corpora, tokenizer, tmp_path / "out", 16, progress=lambda *each: seen.append(each))
+    assert seen[0] == last
 
 
 def test_the_same_file_twice_is_refused(corpus, tokenizer, tmp_path):

@@ -39,6 +39,8 @@ def test_every_place_of_a_text_is_found(made, tokenizer, monkeypatch, block):
     assert list(search(store, tokenizer, "absent text")) == []
     with pytest.raises(DatasetError, match="is empty"):
         next(search(store, tokenizer, " "))
+    with pytest.raises(DatasetError, match="not UTF-8"):
+        next(search(store, tokenizer, "a\udcff"))
 
 
 @pytest.mark.parametrize("packing", ["contiguous", "document", "best_fit"])
@@ -82,8 +84,9 @@ def test_the_command_shows_all_of_it(made):
     done = command("scripts/inspect_data.py", store.path, "--instance", 0, "--seq_length", 4096, "--packing", "best_fit")
     assert done.stdout.count("--- document") == 63
     assert done.stdout.count(", whole; ") == 63
-    done = command("scripts/inspect_data.py", store.path, "--instance", 9999)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    for wrong in (["--instance", 9999], ["--seq_length", 0], ["--seq_length", 1 << 31]):
+        done = command("scripts/inspect_data.py", store.path, *wrong)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
 def test_no_place_is_found_across_two_documents(tmp_path):

@@ -29,7 +29,9 @@ with suppress(ImportError):  # where it was not built, numpy does most of it
     _compiled = _objects
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_QUOTE, _BACKSLASH, _SPACE, _OPEN, _CLOSE = b'"\\ {}'
+_QUOTE, _BACKSLASH, _SPACE, _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = b'"\\ {}[]'
+_DEEPEST = 500
+"""Objects and lists in one another in a line. How many more a parser takes depends on which one, and on who calls it."""
 _RARE = "\ue8f3"
 _MARK, _BETWEEN = f"{_RARE} the text", f"{_RARE} between lines"
 """Stand for a text that was cut out, and between two lines; where their first character occurs nothing is cut out."""
@@ -72,6 +74,8 @@ def leads(array: Array) -> Array:
 
 def texts_of_objects(lines: Ranges, key: str = "text") -> tuple[Ranges, list[Wrong]]:
     """The string under `key`, here called "text", of the object in each line; what `json.loads` says of a line counts.
+
+    But for one thing: a line in which more than _DEEPEST objects and lists are inside one another is no JSON.
 
     Most lines are not parsed: see `_read` and `_cut_out`. The others are, one by one.
     """
@@ -194,7 +198,22 @@ def _mark_or_none(rest: bytes) -> Any:
         return None
 
 
+def _is_too_deep(line: bytes) -> bool:
+    """Whether more than _DEEPEST objects and lists are inside one another, if it is JSON."""
+    if line.count(b"[") + line.count(b"{") <= _DEEPEST:
+        return False
+    array = np.frombuffer(line, dtype=np.uint8)
+    quotes = array == _QUOTE
+    escaped = leads(array) + 1
+    quotes[escaped[escaped < len(array)]] = False
+    places = np.flatnonzero(~np.logical_xor.accumulate(quotes))  # outside of strings
+    opened = np.isin(array[places], (_OPEN, _OPEN_LIST)).astype(np.int32)
+    return bool(np.cumsum(opened - np.isin(array[places], (_CLOSE, _CLOSE_LIST))).max(initial=0) > _DEEPEST)
+
+
 def _loads(line: bytes) -> Any:
+    if _is_too_deep(line):
+        raise ValueError("too deep")
     if _orjson is not None:
         try:
             return _orjson(line)

@@ -16,9 +16,10 @@ def best_fit(sizes: Array, capacity: int) -> tuple[Array, Array]:
     Equal sizes are taken in order of the items, so the result is always the same. Bins that are alike are handled as one
     range, so the time is that of sorting.
     """
+    capacity = min(capacity, max(int(sizes.sum(dtype=np.int64)), 1))  # more room changes nothing, and costs
     by_size = np.argsort((capacity - sizes).astype(np.uint16 if capacity < 1 << 16 else np.uint32), kind="stable")
     bin_of = np.empty(len(sizes), dtype=np.uint32)
-    counts = np.bincount(sizes, minlength=capacity + 1)
+    counts = np.bincount(sizes)
     room = _Room()
     placed = 0
     for size in np.flatnonzero(counts)[::-1].tolist():

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tp_ext.data.pack import Packing, instances_num
+from tp_ext.data.pack import Packing, instances_num, seq_length_problems
 from tp_ext.data.store import KIND, Store, StoreWriter
-from tp_ext.errors import CorpusError, DatasetError
+from tp_ext.errors import CorpusError, DatasetError, raise_all
 from tp_ext.output import size_and_hash, whole_file, whole_folder
 from tp_ext.tokens.tokenizer import Tokenizer
 
@@ -33,6 +33,7 @@ def write_tencentpretrain(store: Store, path: Path, seq_length: int, packing: Pa
     differs: what is left at the end is there too, and padding is no target. A rest of one id, which has no target, is
     left out: the host's loss would be no number. Raises DatasetError when nothing is left.
     """
+    raise_all(DatasetError, seq_length_problems(seq_length))
     if packing == "best_fit":
         raise DatasetError("TencentPretrain packs contiguous or document; best_fit is for this library's own datasets")
     bounds = np.array([0, len(store.tokens)]) if packing == "contiguous" else store.documents.astype(np.int64)
@@ -63,8 +64,7 @@ def read_tencentpretrain(
     Documents begin at bos, or behind eos where the tokenizer has no bos. The files are pickles, but nothing in them is
     run. Raises CorpusError on one that holds anything but instances of this tokenizer's ids.
     """
-    if seq_length < 1:
-        raise DatasetError(f"seq_length is {seq_length}; it must be at least 1")
+    raise_all(DatasetError, seq_length_problems(seq_length))
     if len({path.resolve() for path in paths}) < len(paths):
         raise CorpusError("a file is given twice; name it once")
     with whole_folder(dataset_path, KIND, DatasetError) as folder:

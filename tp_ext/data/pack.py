@@ -26,6 +26,11 @@ def pack(store: Store, seq_length: int, packing: Packing = "contiguous", documen
     return Documents(store, seq_length, packing == "best_fit", document_mask)
 
 
+def seq_length_problems(seq_length: int) -> list[str]:
+    """What is wrong with a length of instances: nothing where it is from 1 to 2^31 - 1."""
+    return [] if 1 <= seq_length < 1 << 31 else [f"seq_length is {seq_length}; it must be at least 1 and below 2^31"]
+
+
 def instances_num(tokens_num: int, seq_length: int) -> tuple[int, int]:
     """How many windows `tokens_num` tokens give, and how many targets the last one has (1 to seq_length)."""
     targets = max(tokens_num - 1, 0)

@@ -14,7 +14,7 @@ from tp_ext.corpus.faults import FAULT_LIMIT, FAULTS, check_faults
 from tp_ext.corpus.files import Corpus, hashes_of, look_at_all
 from tp_ext.data import parts
 from tp_ext.data.journal import Journal
-from tp_ext.data.pack import instances_num
+from tp_ext.data.pack import instances_num, seq_length_problems
 from tp_ext.data.parts import Encoded, Part, parts_of
 from tp_ext.data.store import DOCUMENTS, KIND, ORIGINS, TOKENS, Store, id_type
 from tp_ext.data.workers import encode_all
@@ -43,10 +43,11 @@ def preprocess(
     with kept_folder(dataset_path, KIND, DatasetError) as (folder, notes), hashes_of(corpora) as hashes:
         work = _Work(folder, notes, corpora, tokenizer, longest_line)
         with work.journal:
-            left = parts_of(corpora, work.file, work.start, longest_line)
+            left, size = parts_of(corpora, work.file, work.start, longest_line), sum(corpus.size for corpus in corpora)
+            progress(work.bytes_done(), size, work.tokens)
             for part, encoded in encode_all(left, tokenizer, processes_num, longest_line):
                 work.add(part, encoded)
-                progress(work.bytes_done(), sum(corpus.size for corpus in corpora), work.tokens)
+                progress(work.bytes_done(), size, work.tokens)
             for corpus in corpora:
                 corpus.check_unchanged()
             counts = _sum(work.counts)
@@ -132,9 +133,7 @@ class _Work:
 
 
 def _check(seq_length: int, processes_num: int, fault_limit: float, longest_line: int) -> None:
-    problems = []
-    if seq_length < 1:
-        problems.append(f"seq_length is {seq_length}; it must be at least 1")
+    problems = seq_length_problems(seq_length)
     if processes_num < 1:
         problems.append(f"processes_num is {processes_num}; it must be at least 1")
     if not 0 <= fault_limit <= 1:

@@ -76,10 +76,14 @@ class _Bytes:
 def search(store: Store, tokenizer: Tokenizer, text: str) -> Iterator[Found]:
     """Every place where `text` is, as the tokenizer sees it, in the order of the dataset.
 
-    Raises DatasetError when there is nothing to look for.
+    Raises DatasetError when there is nothing to look for, or what is looked for is no text.
     """
     if not text.strip():
         raise DatasetError("the text to search for is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a command line that its encoding has no characters for
+        raise DatasetError("the text to search for is not UTF-8") from None
     if isinstance(tokenizer, SentencePieceTokenizer):
         text = tokenizer.normalize(text).replace(" ", SPACE)
     elif isinstance(tokenizer, ByteLevelTokenizer) and (normalizer := tokenizer.inside.normalizer) is not None:
