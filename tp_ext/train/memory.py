@@ -75,8 +75,8 @@ def memory_of(recipe: Recipe, config: ModelConfig, world_size: int, on_gpu: bool
 
 
 def activations_of(recipe: Recipe, config: ModelConfig) -> int:
-    """Bytes that the forward pass keeps, with or without checkpointing as the recipe says: of a micro-batch, in a pipeline of
-    as many as it has stages."""
+    """Bytes that the forward pass of a micro-batch keeps, with or without checkpointing as the recipe says; in a pipeline
+    that of as many as it has stages."""
     batch, tokens = recipe.train.micro_batch_size, recipe.data.seq_length
     dtype = DTYPES[recipe.train.dtype]
     layer = layer_bytes(config, batch, tokens, dtype, recipe.lora)
