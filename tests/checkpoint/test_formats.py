@@ -271,7 +271,7 @@ def test_what_we_write_is_what_the_package_itself_reads(tmp_path, container, kin
     dtype = TYPES[kind]
     tensors = {"a": torch.randn(3, 5).to(dtype), "b": torch.randn(7).to(dtype), "c": torch.zeros(0, 2, dtype=dtype)}
     file = tmp_path / f"model{container.suffix}"
-    writer = container.create(file, {name: Slot(tuple(each.shape), kind) for name, each in tensors.items()}, {})
+    writer = container.create(file, {name: Slot(tuple(each.shape), kind) for name, each in tensors.items()}, {}, None)
     for tensor in tensors.values():
         writer.add(tensor)
     writer.close()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tp_ext import __version__
+from tp_ext.checkpoint.ahead import read_ahead
 from tp_ext.checkpoint.digests import ALGORITHM, Digests, digest_of
 from tp_ext.checkpoint.formats.format import Format, Target
 from tp_ext.checkpoint.source import Named, Source
@@ -57,11 +58,13 @@ def is_finite(tensor: Tensor) -> bool:
 def read_back(written: Source, to: Format, target: Target) -> dict[str, str]:
     """The hash of every tensor of what was written, in the type that it should have."""
     hashes = Digests()
-    for name, tensor in written.read():
-        kind = TYPES[to.type_of(tuple(tensor.shape), target.type)]
-        if tensor.dtype != kind:
-            raise CheckpointError(f"{name} reads back as {_short(tensor.dtype)} instead of {_short(kind)}; nothing was kept")
-        hashes.add(name, tensor)
+    with read_ahead(written.read()) as tensors:
+        for name, tensor in tensors:
+            kind = TYPES[to.type_of(tuple(tensor.shape), target.type)]
+            if tensor.dtype != kind:
+                known = f"{_short(tensor.dtype)} instead of {_short(kind)}"
+                raise CheckpointError(f"{name} reads back as {known}; nothing was kept")
+            hashes.add(name, tensor)
     return hashes.hashes
 
 
