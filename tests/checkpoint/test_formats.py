@@ -20,6 +20,8 @@ from tp_ext.checkpoint.tensors import TYPES, Slot
 from tp_ext.errors import CheckpointError, ConfigError
 from tp_ext.models import build, families
 from tp_ext.models.decoder import initial_weight
+from tp_ext.output import size_and_hash
+from tp_ext.settings import read_json
 
 GQA = {**LLAMA, "local_kv_heads_num": 2}
 
@@ -170,6 +172,15 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         convert(tmp_path / "model", tmp_path / "out", "native", families)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(("to", "degree"), [("native", 1), ("tencentpretrain", 1), ("tensor-parallel", 2), ("3d", 2)])
+def test_the_hashes_made_while_writing_are_those_of_the_files(tmp_path, to, degree):
+    model_folder(tmp_path / "model", LLAMA)
+    convert(tmp_path / "model", tmp_path / "out", Conversion(to=to, degree=Degree(degree), pad_vocab=degree > 1), families)
+    files = read_json(tmp_path / "out" / "manifest.json")["files"]
+    assert files == {name: size_and_hash(tmp_path / "out" / name) for name in files}
+    assert any(name.endswith((".safetensors", ".bin", "model_states.pt")) for name in files)
 
 
 def test_a_conversion_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ FILE = "conversion.json"
 
 
 def expected(source: Source, target: Target, to: Format, asked: bool, hashes: Digests) -> Named:
-    """The tensors of `source`, hashed as they will be read back.
+    """The tensors of `source` as they will be read back, hashed; those that will be quantised, as they are.
 
     Raises CheckpointError on values that are no finite numbers, that the type cannot hold, and on any change of a value
     where no other type was `asked` for.
@@ -32,14 +32,20 @@ def expected(source: Source, target: Target, to: Format, asked: bool, hashes: Di
         kind = to.type_of(tuple(tensor.shape), target.type)
         kept = as_read(tensor, kind)
         _check_finite(source.path, name, tensor, kept, kind)
-        exact = kind != "Q8_0" and (kept.dtype == tensor.dtype or torch.equal(kept.to(tensor.dtype), tensor))
-        hashes.exact &= exact
-        if not asked and not exact:
+        if hashes.exact or not asked:
+            hashes.exact &= kind != "Q8_0" and _is_exact(tensor, kept)
+        if not asked and not hashes.exact:
             raise CheckpointError(
                 f"{source.path}: {name} is {_short(tensor.dtype)} and would lose digits as {kind}; choose with --dtype"
             )
         hashes.add(name, kept)
-        yield name, tensor
+        yield name, tensor if kind == "Q8_0" else kept
+
+
+def _is_exact(tensor: Tensor, kept: Tensor) -> bool:
+    """Whether no value changed when `tensor` became `kept`; a type that holds all values of the other need not be asked."""
+    holds_all = torch.promote_types(tensor.dtype, kept.dtype) == kept.dtype
+    return holds_all or torch.equal(kept.to(tensor.dtype), tensor)
 
 
 def _check_finite(path: Path, name: str, tensor: Tensor, kept: Tensor, kind: str) -> None:
