@@ -9,7 +9,7 @@ from typing import Any
 
 from tp_ext.checkpoint.ahead import Behind
 
-PIECE = 1 << 20
+PIECE = 1 << 17
 
 Said = Future[dict[str, Any]]
 """What a manifest says of a file, as soon as it is known."""
@@ -26,7 +26,7 @@ class OutputFile:
         self._bytes = 0
 
     def write(self, content: bytes | memoryview) -> int:
-        """Write piece by piece: in one call Linux takes four times as long for what was just mapped."""
+        """Write piece by piece: in one call Linux takes several times as long for what was just mapped."""
         if self._behind:
             self._behind.do(self._digest.update, content)
         for start in range(0, len(content), PIECE):
