@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tp_ext import __version__
+from tp_ext.checkpoint.ahead import read_ahead
 from tp_ext.checkpoint.digests import ALGORITHM, Digests, digest_of
 from tp_ext.checkpoint.formats.format import Format, Target
 from tp_ext.checkpoint.source import Named, Source
@@ -22,7 +23,7 @@ FILE = "conversion.json"
 
 
 def expected(source: Source, target: Target, to: Format, asked: bool, hashes: Digests) -> Named:
-    """The tensors of `source`, hashed as they will be read back.
+    """The tensors of `source` as they will be read back, hashed; those that will be quantised, as they are.
 
     Raises CheckpointError on values that are no finite numbers, that the type cannot hold, and on any change of a value
     where no other type was `asked` for.
@@ -31,14 +32,20 @@ def expected(source: Source, target: Target, to: Format, asked: bool, hashes: Di
         kind = to.type_of(tuple(tensor.shape), target.type)
         kept = as_read(tensor, kind)
         _check_finite(source.path, name, tensor, kept, kind)
-        exact = kind != "Q8_0" and (kept.dtype == tensor.dtype or torch.equal(kept.to(tensor.dtype), tensor))
-        hashes.exact &= exact
-        if not asked and not exact:
+        if hashes.exact or not asked:
+            hashes.exact &= kind != "Q8_0" and _is_exact(tensor, kept)
+        if not asked and not hashes.exact:
             raise CheckpointError(
                 f"{source.path}: {name} is {_short(tensor.dtype)} and would lose digits as {kind}; choose with --dtype"
             )
         hashes.add(name, kept)
-        yield name, tensor
+        yield name, tensor if kind == "Q8_0" else kept
+
+
+def _is_exact(tensor: Tensor, kept: Tensor) -> bool:
+    """Whether no value changed when `tensor` became `kept`; a type that holds all values of the other need not be asked."""
+    holds_all = torch.promote_types(tensor.dtype, kept.dtype) == kept.dtype
+    return holds_all or torch.equal(kept.to(tensor.dtype), tensor)
 
 
 def _check_finite(path: Path, name: str, tensor: Tensor, kept: Tensor, kind: str) -> None:
@@ -57,11 +64,13 @@ def is_finite(tensor: Tensor) -> bool:
 def read_back(written: Source, to: Format, target: Target) -> dict[str, str]:
     """The hash of every tensor of what was written, in the type that it should have."""
     hashes = Digests()
-    for name, tensor in written.read():
-        kind = TYPES[to.type_of(tuple(tensor.shape), target.type)]
-        if tensor.dtype != kind:
-            raise CheckpointError(f"{name} reads back as {_short(tensor.dtype)} instead of {_short(kind)}; nothing was kept")
-        hashes.add(name, tensor)
+    with read_ahead(written.read()) as tensors:
+        for name, tensor in tensors:
+            kind = TYPES[to.type_of(tuple(tensor.shape), target.type)]
+            if tensor.dtype != kind:
+                known = f"{_short(tensor.dtype)} instead of {_short(kind)}"
+                raise CheckpointError(f"{name} reads back as {known}; nothing was kept")
+            hashes.add(name, tensor)
     return hashes.hashes
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tp_ext.checkpoint import certificate, companions
+from tp_ext.checkpoint.ahead import read_ahead
+from tp_ext.checkpoint.containers.output_file import Said
 from tp_ext.checkpoint.digests import Digests, watched
 from tp_ext.checkpoint.formats import FORMATS, KIND, open_model, plan_model
 from tp_ext.checkpoint.formats.format import Format, Target
@@ -19,7 +21,7 @@ from tp_ext.checkpoint.source import WHOLE, Degree, Named, Source
 from tp_ext.checkpoint.tensors import DTYPES, TYPE_OF
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError, suggest
-from tp_ext.output import MANIFEST, check_files, listed_files, size_and_hash, whole_folder, write_json, write_manifest
+from tp_ext.output import MANIFEST, check_files, listed_files, size_and_hash, sync, whole_folder, write_json, write_manifest
 from tp_ext.registry import Family, Registry
 from tp_ext.settings import read_json
 
@@ -95,10 +97,12 @@ def convert_source(
     target = Target(OPTIONS[asked.dtype] if asked.dtype else TYPE_OF[source.dtype], asked.degree)
     kept = _as_kept(source, asked)
     with whole_folder(output, KIND, CheckpointError) as folder, _checked_files(source), ThreadPoolExecutor(1) as thread:
-        files: dict[Path, Future[dict[str, Any]]] = {}
+        files: dict[Path, Said] = {}
+        synced: list[Future[None]] = []
 
-        def finished(file: Path) -> None:
-            files[file] = thread.submit(size_and_hash, file)
+        def finished(file: Path, said: Said | None) -> None:
+            files[file] = said or thread.submit(size_and_hash, file)
+            synced.append(thread.submit(sync, file))
 
         hashes, own, exact = _write(folder, source, kept, asked, target, finished)
         parent = certificate.check_parent(source, own)
@@ -109,6 +113,8 @@ def convert_source(
         logits = proof(kept, written, target.type) if proof else None
         said = certificate.certificate(source, kept, asked.format, target, hashes, own, exact, parent, logits)
         write_json(folder / certificate.FILE, said)
+        for done in synced:
+            done.result()
         manifest = {"format": asked.to, "family": source.family.name, "tensors": hashes,
                     "source": {"path": str(path), "format": source.format}}  # fmt: skip
         write_manifest(folder, KIND, manifest, {file: known.result() for file, known in files.items()})
@@ -140,8 +146,9 @@ def _as_kept(source: Source, asked: Conversion) -> Source:
 
 
 def _write(
-    folder: Path, source: Source, kept: Source, asked: Conversion, target: Target, finished: Callable[[Path], None]
-) -> tuple[dict[str, str], dict[str, str], bool]:
+    folder: Path, source: Source, kept: Source, asked: Conversion, target: Target,
+    finished: Callable[[Path, Said | None], None],
+) -> tuple[dict[str, str], dict[str, str], bool]:  # fmt: skip
     """Write all files of the model, and tell `finished` of each file of weights.
 
     Gives the hashes of its tensors as they will be read back and as they were, and whether all values stayed.
@@ -157,7 +164,8 @@ def _write(
 
     companions.write_tokenizer(source, folder)
     plan = plan_model(folder, replace(kept, read=read), asked.to, target)
-    write_layout(folder, plan.container, plan.layout, plan.slots, plan.read(), finished)
+    with read_ahead(plan.read()) as tensors:
+        write_layout(folder, plan.container, plan.layout, plan.slots, tensors, finished)
     return hashes.hashes, hashes.hashes if alike else own.hashes, hashes.exact
 
 

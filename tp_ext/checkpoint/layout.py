@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tp_ext.checkpoint.ahead import Behind
 from tp_ext.checkpoint.containers import Container, Writer
+from tp_ext.checkpoint.containers.output_file import Said
 from tp_ext.checkpoint.shards import Part
 from tp_ext.checkpoint.tensors import Slot, Tensor
 
@@ -30,17 +32,18 @@ Layout = Mapping[str, Sequence[Place]]
 
 def write_layout(
     folder: Path, container: Container, layout: Layout, slots: Mapping[str, Slot], tensors: Iterator[tuple[str, Tensor]],
-    finished: Callable[[Path], None] = lambda file: None,
+    finished: Callable[[Path, Said | None], None] | None = None,
 ) -> None:  # fmt: skip
     """Write `tensors`, which come in the order of `layout`, to their places; one of them is in memory at a time.
 
-    A file is open from its first tensor to its last, and `finished` is told of it then. A second place in the same file
-    is a second name for the same tensor.
+    A file is open from its first tensor to its last; `finished` is told of it then, and where the files can be hashed
+    while they are written, of what a manifest says. A second place in the same file is a second name for the same tensor.
     """
     by_file, copies = _by_file(layout, slots)
     _allow_files(len(by_file))
     left = {file: len(inside) for file, inside in by_file.items()}
     writers: dict[str, Writer] = {}
+    behind = Behind() if finished else None
     try:
         for expected in layout:
             name, tensor = next(tensors)
@@ -51,16 +54,19 @@ def write_layout(
                 if place.file not in writers:
                     path = folder / place.file
                     path.parent.mkdir(exist_ok=True)
-                    writers[place.file] = container.create(path, by_file[place.file], copies[place.file])
+                    writers[place.file] = container.create(path, by_file[place.file], copies[place.file], behind)
                 writers[place.file].add(place.part.of(tensor) if place.part else tensor)
                 left[place.file] -= 1
                 if not left[place.file]:
-                    writers.pop(place.file).close()
-                    finished(folder / place.file)
+                    said = writers.pop(place.file).close()
+                    if finished:
+                        finished(folder / place.file, said)
             del tensor
     finally:  # after an error
         for writer in writers.values():
             writer.close()
+        if behind:
+            behind.close()
 
 
 def _allow_files(count: int) -> None:

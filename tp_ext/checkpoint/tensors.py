@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
 
 import torch
 
@@ -20,7 +19,6 @@ TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "Q8
 """What a tensor is kept as in a file, and what it is when it is read. Q8_0 (GGUF): 32 values as int8 with one scale."""
 TYPE_OF = {dtype: name for name, dtype in TYPES.items() if name != "Q8_0"}
 Q8_BLOCK, Q8_BYTES = 32, 34
-PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,3 @@ def bytes_of(tensor: Tensor, kind: str) -> memoryview:
     stored = quantize(tensor) if kind == "Q8_0" else tensor.detach().to("cpu", TYPES[kind])
     view: memoryview = stored.contiguous().view(-1).view(torch.uint8).numpy().data
     return view
-
-
-def write_bytes(file: IO[bytes], content: memoryview) -> None:
-    """Write `content` piece by piece: in one call Linux takes four times as long for what was just mapped."""
-    for start in range(0, len(content), PIECE):
-        file.write(content[start : start + PIECE])

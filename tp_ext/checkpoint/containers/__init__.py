@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tp_ext.checkpoint.ahead import Behind
 from tp_ext.checkpoint.containers import safetensors_file, torch_file, torch_writer
+from tp_ext.checkpoint.containers.output_file import Said
 from tp_ext.checkpoint.tensors import Entry, Slot, Tensor
 from tp_ext.errors import CheckpointError
 
@@ -18,8 +20,8 @@ class Writer(Protocol):
     def add(self, tensor: Tensor) -> None:
         """Write the next tensor."""
 
-    def close(self) -> None:
-        """Write what belongs to the end."""
+    def close(self) -> Said | None:
+        """Write what belongs to the end. Gives what a manifest says of the file, where it was hashed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Container:
     suffix: str
     open: Callable[[Path], dict[str, Entry]]
     """What is in a file. Raises CheckpointError when it is damaged, or holds anything but tensors."""
-    create: Callable[[Path, Mapping[str, Slot], Mapping[str, str]], Writer]
-    """Begin a file with these slots; the last argument maps further names to those of slots with the same content."""
+    create: Callable[[Path, Mapping[str, Slot], Mapping[str, str], Behind | None], Writer]
+    """Begin a file with these slots; then come further names, by those of slots with the same content, and the thread
+    that hashes the file, where it is to be."""
 
 
 SAFETENSORS = Container(".safetensors", safetensors_file.open_file, safetensors_file.SafetensorsWriter)

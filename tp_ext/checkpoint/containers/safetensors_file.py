@@ -13,7 +13,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from tp_ext.checkpoint.tensors import TYPES, Entry, Slot, Tensor, bytes_of, write_bytes
+from tp_ext.checkpoint.ahead import Behind
+from tp_ext.checkpoint.containers.output_file import OutputFile, Said
+from tp_ext.checkpoint.tensors import TYPES, Entry, Slot, Tensor, bytes_of
 from tp_ext.errors import CheckpointError
 
 _KNOWN = ("F32", "BF16", "F16")
@@ -43,21 +45,23 @@ def open_file(file: Path) -> dict[str, Entry]:
 class SafetensorsWriter:
     """A safetensors file being written."""
 
-    def __init__(self, path: Path, slots: Mapping[str, Slot], copies: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: Path, slots: Mapping[str, Slot], copies: Mapping[str, str], behind: Behind | None = None
+    ) -> None:
         assert not copies, "safetensors has no two names for one tensor"
         self._slots: Iterator[Slot] = iter(slots.values())
-        self._file = open(path, "wb")  # noqa: SIM115  (closed in __exit__)
+        self._file = OutputFile(path, behind)
         self._file.write(_header(slots))
 
     def add(self, tensor: Tensor) -> None:
         """Write the next tensor."""
         slot = next(self._slots)
         assert tuple(tensor.shape) == slot.shape, (tensor.shape, slot)
-        write_bytes(self._file, bytes_of(tensor, slot.type))
+        self._file.write(bytes_of(tensor, slot.type))
 
-    def close(self) -> None:
+    def close(self) -> Said | None:
         """Write what belongs to the end."""
-        self._file.close()
+        return self._file.close()
 
 
 def _header(slots: Mapping[str, Slot]) -> bytes:

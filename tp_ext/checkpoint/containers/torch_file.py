@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import io
+import mmap
 import pickle
 import struct
 import zipfile
@@ -132,20 +133,24 @@ class _Archive:
         if info.file_size > self._file.stat().st_size:
             raise ValueError(f"record {name} is said to be longer than the file")
         content = self._content(name, 0, info.file_size)
-        if zlib.crc32(content.data) != info.CRC:
+        if zlib.crc32(content) != info.CRC:
             raise CheckpointError(f"{self._file}: damaged: the CRC-32 of {name} is not the one it was written with")
-        view: memoryview = content.data
-        return view if most is None else view.tobytes()
+        return content if most is None else content.tobytes()
 
-    def _content(self, name: str, start: int, stop: int) -> Any:
-        """Bytes of a record, as a numpy array of uint8."""
-        content = torch.empty(stop - start, dtype=torch.uint8).numpy()
+    def _content(self, name: str, start: int, stop: int) -> memoryview:
+        """Bytes of a record, mapped so that they take no memory of their own; what is written to them stays here."""
         with open(self._file, "rb") as file:
             file.seek(self.records[name].header_offset)
             file.seek(sum(_LENGTHS.unpack(file.read(_LENGTHS.size))) + start, io.SEEK_CUR)
-            if file.readinto(content.data) != stop - start:
+            begin, size = file.tell(), stop - start
+            if begin + size > self._file.stat().st_size:
                 raise CheckpointError(f"{self._file}: cut short in {name}")
-        return content
+            skipped = begin % mmap.ALLOCATIONGRANULARITY
+            if not size:
+                return memoryview(b"")
+            mapped = mmap.mmap(file.fileno(), size + skipped, access=mmap.ACCESS_COPY, offset=begin - skipped)
+        mapped.madvise(mmap.MADV_SEQUENTIAL)
+        return memoryview(mapped)[skipped:]
 
     def entry(self, view: _View) -> Entry:
         """The entry of a tensor. Raises ValueError when its record is too short for it."""
@@ -167,7 +172,7 @@ class _Archive:
         def read_part(start: int, stop: int) -> Tensor:
             size = dtype.itemsize
             content = self._content(name, (view.offset + start) * size, (view.offset + stop) * size)
-            return torch.from_numpy(content).view(dtype)
+            return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
 
         return Entry(view.shape, dtype, read, read_part if view.stride == (1,) else None)
 

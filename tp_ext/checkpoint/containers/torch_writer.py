@@ -7,15 +7,18 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
+from tp_ext.checkpoint.ahead import Behind
+from tp_ext.checkpoint.containers.output_file import OutputFile, Said
 from tp_ext.checkpoint.containers.torch_file import STORAGES
-from tp_ext.checkpoint.tensors import Slot, Tensor, bytes_of, write_bytes
+from tp_ext.checkpoint.tensors import Slot, Tensor, bytes_of
 
 _ALIGNMENT = 64
 
@@ -23,22 +26,31 @@ _ALIGNMENT = 64
 class TorchWriter:
     """A file of torch.save being written, one record after the other."""
 
-    def __init__(self, path: Path, slots: Mapping[str, Slot], copies: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: Path, slots: Mapping[str, Slot], copies: Mapping[str, str], behind: Behind | None = None
+    ) -> None:
         self._slots: Iterator[tuple[int, Slot]] = iter(enumerate(slots.values()))
-        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+        self._file = OutputFile(path, behind)
+        self._archive = zipfile.ZipFile(cast(IO[bytes], self._file), "w", zipfile.ZIP_STORED)
         self._write("data.pkl", pickle_of(slots, copies))
         self._write("byteorder", b"little")
 
     def _write(self, name: str, content: bytes | memoryview) -> None:
+        """Write a record. zipfile itself would come back to its header, and write the CRC-32 there."""
         info = zipfile.ZipInfo(f"archive/{name}")
         is_long = len(content) >= zipfile.ZIP64_LIMIT
-        assert self._archive.fp is not None
-        begin = self._archive.fp.tell() + 30 + len(info.filename) + 4 + 20 * is_long
+        info.header_offset = self._file.tell()
+        begin = info.header_offset + 30 + len(info.filename) + 4 + 20 * is_long
         filling = -begin % _ALIGNMENT  # torch aligns records as well, so that they can be mapped into memory
         info.extra = struct.pack("<HH", 0x4246, filling) + b"Z" * filling
-        info.file_size = len(content)
-        with self._archive.open(info, "w", force_zip64=is_long) as record:
-            write_bytes(record, memoryview(content))
+        info.file_size = info.compress_size = len(content)
+        info.CRC = zlib.crc32(content)
+        info.external_attr = 0o600 << 16
+        self._file.write(info.FileHeader(is_long))
+        self._file.write(content)
+        self._archive.filelist.append(info)
+        self._archive.NameToInfo[info.filename] = info
+        self._archive.start_dir = self._file.tell()
 
     def add(self, tensor: Tensor) -> None:
         """Write the next tensor."""
@@ -46,10 +58,11 @@ class TorchWriter:
         assert tuple(tensor.shape) == slot.shape, (tensor.shape, slot)
         self._write(f"data/{number}", bytes_of(tensor, slot.type))
 
-    def close(self) -> None:
+    def close(self) -> Said | None:
         """Write what belongs to the end."""
         self._write("version", b"3\n")
         self._archive.close()
+        return self._file.close()
 
 
 class _Rebuilt:

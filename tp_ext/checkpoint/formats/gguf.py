@@ -153,7 +153,7 @@ def _plan(folder: Path, source: Source, target: Target) -> Plan:
     shapes, read = to_table(source, list(expand(family.tables["gguf"], config)))
     slots = {name: Slot(shape, type_of(shape, target.type)) for name, shape in shapes.items()}
     container = Container(".gguf", lambda file: gguf_file.read_file(file)[1],
-                          lambda file, inside, _: gguf_file.GgufWriter(file, inside, family.name, prepare))  # fmt: skip
+                          lambda file, inside, *_: gguf_file.GgufWriter(file, inside, family.name, prepare))  # fmt: skip
     return Plan(container, in_one_file(FILE, slots), slots, read)
 
 
