@@ -106,3 +106,10 @@ def test_a_reader_that_has_gone_is_no_traceback():
         process.stdout.close()
         assert process.wait(20) == 128 + signal.SIGPIPE
         assert process.stderr.read() == ""
+
+
+def test_a_folder_inside_an_earlier_output_is_refused(tmp_path):
+    write(tmp_path / "output")
+    with pytest.raises(TokenizerError, match="is inside .*/output, an earlier output"):
+        write(tmp_path / "output" / "deeper" / "more")
+    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["file", "manifest.json"]
