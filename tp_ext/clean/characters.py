@@ -13,7 +13,11 @@ from tp_ext.errors import ConfigError
 _BREAKS = "\r\x0b\x0c"
 """Controls that end a line or a page."""
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]|\r\n?")
-_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]+")
+_INVISIBLE = re.compile(
+    "(?:[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+    "|(?<![\u1820-\u18aa])\u180e)+"
+)
+"""U+180E behind a Mongolian letter is part of the spelling."""
 _JOINED = re.compile("[\u0600-\u0dff\ufe0f\U0001f000-\U0001faff]")
 """Scripts and pictures that joiners (U+200C, U+200D) belong to."""
 _SPACES = re.compile("[^\\S\n]+")
@@ -70,8 +74,9 @@ CHARACTERS: tuple[Rule, ...] = (
     ),
     Rule(
         name="invisible", make=partial(_always, _invisible),
-        changes=(("天\u200b气\ufeff", "天气"), ("\u202e甲\u202c", "甲"), ("soft\u00adware", "software")),
-        spares=("👨\u200d👩\u200d👧", "می\u200cخواهم", "甲\u3000乙\u00a0丙"),
+        changes=(("天\u200b气\ufeff", "天气"), ("\u202e甲\u202c", "甲"), ("soft\u00adware", "software"),
+                 ("甲\u180e乙", "甲乙")),
+        spares=("👨\u200d👩\u200d👧", "می\u200cخواهم", "甲\u3000乙\u00a0丙", "\u182c\u1820\u1837\u180e\u1820"),
     ),
     Rule(
         name="spaces", make=partial(_always, _spaces),
