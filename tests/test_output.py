@@ -132,3 +132,10 @@ def test_a_kept_file_is_whole_or_absent_and_notes_stay(tmp_path):
     assert path.read_text() == "whole"
     with pytest.raises(ConfigError, match="exists; name another file"), kept_file(path, ConfigError):
         pass
+
+
+def test_a_folder_inside_an_earlier_output_is_refused(tmp_path):
+    write(tmp_path / "output")
+    with pytest.raises(TokenizerError, match="is inside .*/output, an earlier output"):
+        write(tmp_path / "output" / "deeper" / "more")
+    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["file", "manifest.json"]

@@ -147,6 +147,8 @@ def _free(path: Path, what: str, kind: type[UserError], replace: bool) -> Path:
     _restore(path, what)
     if path.exists() and not path.is_dir():
         raise kind(f"{path}: is a file; name a folder to write to")
+    if outer := _output_around(path):
+        raise kind(f"{path}: is inside {outer}, an earlier output, which would be changed; name a folder outside of it")
     if path.is_mount():
         raise kind(f"{path}: is where a disk is mounted, which cannot be replaced; name a folder in it")
     if path.is_dir() and any(path.iterdir()):
@@ -160,6 +162,18 @@ def _free(path: Path, what: str, kind: type[UserError], replace: bool) -> Path:
             others = f", with {foreign[0]} in it" if foreign else ""
             raise kind(f"{path}: is not a '{what}' written by tp_ext{others}; name another folder, or remove it")
     return path
+
+
+def _output_around(path: Path) -> Path | None:
+    """The output that `path` is in."""
+    for folder in path.resolve().parents:
+        try:
+            manifest = read_json(folder / MANIFEST)
+        except (UserError, OSError):
+            continue
+        if "made_by" in manifest and isinstance(manifest.get("files"), dict):
+            return folder
+    return None
 
 
 def _restore(path: Path, what: str) -> None:

@@ -9,7 +9,7 @@ from conftest import command
 from tp_ext.clean.pipeline import clean
 from tp_ext.clean.put_back import put_back
 from tp_ext.clean.settings import CleanSettings, Documents, Duplicates, read_settings
-from tp_ext.errors import ConfigError, CorpusError
+from tp_ext.errors import ConfigError, CorpusError, UserError
 
 CONTACT, ADVERTISEMENT, RIGHTS = "联系电话：010-88886666", "立即购买享八折优惠", "版权所有 © 2010-2020 某某科技有限公司"
 
@@ -36,7 +36,7 @@ SETTINGS = CleanSettings(duplicates=Duplicates(fuzzy=None), compression=False)
 def test_no_output_is_written_into_another(cleaned, tmp_path):
     for run in (lambda path: put_back(tmp_path / "out", ["contact"], path),
                 lambda path: clean([tmp_path / "a.jsonl"], SETTINGS, path)):  # fmt: skip
-        with pytest.raises(ConfigError, match="is inside"):
+        with pytest.raises(UserError, match="is inside"):
             run(tmp_path / "out" / "more")
     assert not (tmp_path / "out" / "more").exists()
 

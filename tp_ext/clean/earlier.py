@@ -15,7 +15,7 @@ from tp_ext.clean.tally import Tally, read_tally
 from tp_ext.corpus.faults import FAULTS
 from tp_ext.corpus.files import Corpus, look_at
 from tp_ext.corpus.lines import Lines
-from tp_ext.errors import ConfigError, CorpusError
+from tp_ext.errors import CorpusError
 from tp_ext.output import MANIFEST, check_files
 from tp_ext.settings import read_json
 
@@ -90,17 +90,6 @@ def opened(folder: Path) -> Earlier:
         raise CorpusError(f"{folder}: is no output of scripts/clean.py")
     check_files(folder, manifest, hashes=False, kind=CorpusError)
     return Earlier(folder, read_json(folder / LEDGER, CorpusError))
-
-
-def check_outside(folder: Path) -> None:
-    """Raise ConfigError when a folder to write is inside an output of cleaning, whose manifest lists its files."""
-    for outer in Path(os.path.realpath(folder)).parents:
-        try:
-            kind = read_json(outer / MANIFEST, CorpusError).get("kind")
-        except CorpusError:
-            continue
-        if str(kind).startswith(KIND):
-            raise ConfigError(f"{folder}: is inside {outer}, an output of cleaning; name a folder outside it")
 
 
 def extended(folder: Path, run: str, corpora: Sequence[Corpus]) -> Earlier | None:

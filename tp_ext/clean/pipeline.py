@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tp_ext.clean.duplicates import Index, find
-from tp_ext.clean.earlier import INDEX, KIND, LEDGER, Earlier, check_outside, extended, opened
+from tp_ext.clean.earlier import INDEX, KIND, LEDGER, Earlier, extended, opened
 from tp_ext.clean.finish import write_documents
 from tp_ext.clean.ledger import file_entry, ledger_of
 from tp_ext.clean.ledger_page import PAGE, write_ledger_page
@@ -47,7 +47,6 @@ def clean(
     ConfigError on settings that cannot be followed.
     """
     _check(corpus_paths, output_path, processes_num, fault_limit, longest_line)
-    check_outside(output_path)
     run = run_id(settings, longest_line, against, form)
     corpora = look_at_all(corpus_paths, form)
     before = extended(output_path, run, corpora)

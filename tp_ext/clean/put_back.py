@@ -12,7 +12,7 @@ from typing import Any
 
 from tp_ext.clean.duplicates import KINDS, SUBSTRING
 from tp_ext.clean.earlier import DROPPED as DROPPED_FOLDER
-from tp_ext.clean.earlier import DUPLICATES, Earlier, check_outside, lines_of, opened
+from tp_ext.clean.earlier import DUPLICATES, Earlier, lines_of, opened
 from tp_ext.clean.finish import json_line, opened_for_writing
 from tp_ext.clean.tally import CHANGED, DROPPED, DUPLICATE, LINES
 from tp_ext.errors import ConfigError, CorpusError, suggest
@@ -31,7 +31,6 @@ def put_back(folder: Path, reasons: Collection[str], output: Path) -> Counter[st
     kept, ConfigError for a reason that nothing was dropped for and an `output`
     inside an output of cleaning.
     """
-    check_outside(output)
     earlier = opened(folder)
     if not earlier.ledger["settings"]["keep_dropped"]:
         raise CorpusError(f'{folder}: was cleaned with "keep_dropped": false; what was dropped is not there')
