@@ -74,6 +74,10 @@ def content(folder, *names):
     return [(folder / name).read_bytes() for name in names]
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("target", ["linear_layers.0", "self_attn.linear_layers.0", "q_proj", "self_attn.q_proj", "wq"])
 def test_a_layer_is_known_by_its_names_anywhere(target):
     found = adapted_of(LoraSection(target_modules=(target,)), tiny(LLAMA)).layers
@@ -262,7 +266,7 @@ def test_steps_in_which_all_moves_pass():
         step(number)
 
 
-@pytest.mark.parametrize("shape", ["groups", "tied", "bloom", "bloom_untied"])
+@pytest.mark.parametrize("shape", ["tied", "bloom", slow("groups"), slow("bloom_untied")])
 def test_from_training_to_adapter_merge_and_generation(lora, tmp_path, bases, shape):
     """The story that docs/training.md tells: the adapter of a run, merged, is the model that the run measured."""
     output = run(lora(shape, lora__also_train=BOTH, lora__merge=True), tmp_path)
@@ -300,8 +304,10 @@ def _is_adapted(name):
 
 
 @pytest.mark.frontends
-@pytest.mark.parametrize("also", [[], BOTH])
-@pytest.mark.parametrize("shape", ["groups", "tied", "bloom", "bloom_untied"])
+@pytest.mark.parametrize(("shape", "also"), [
+    ("groups", BOTH), ("bloom", []), slow("groups", []), slow("bloom", BOTH), *(slow("tied", each) for each in ([], BOTH)),
+    *(slow("bloom_untied", each) for each in ([], BOTH)),
+])  # fmt: skip
 def test_peft_computes_what_was_trained(lora, tmp_path, bases, shape, also):
     peft = pytest.importorskip("peft")
     from transformers import AutoModelForCausalLM
@@ -319,8 +325,9 @@ def test_peft_computes_what_was_trained(lora, tmp_path, bases, shape, also):
     assert (load(base).logits(ids)[..., :pieces] - expected).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("also", [[], BOTH])
-@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize(("zero", "also"), [
+    (1, BOTH), (3, []), *(slow(*each) for each in ((0, []), (0, BOTH), (1, []), (2, []), (2, BOTH), (3, BOTH))),
+])  # fmt: skip
 def test_two_processes_train_what_one_does_and_go_on_to_the_same_bits(lora, tmp_path, zero, also):
     shape = "tied" if zero % 2 else "groups"
     values = lora(shape, parallel__zero=zero, lora__also_train=also, model__checkpoint_activations=zero > 1)

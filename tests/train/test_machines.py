@@ -79,7 +79,7 @@ def beside(tmp_path_factory):
     return tmp_path_factory.mktemp("beside")
 
 
-@pytest.mark.parametrize("kind", ["deepspeed", "torchrun", "slurm"])
+@pytest.mark.parametrize("kind", ["deepspeed", "torchrun", pytest.param("slurm", marks=pytest.mark.slow)])
 def test_two_machines_give_the_losses_of_two_processes_on_one(recipe, tmp_path, beside, kind):
     if not (beside / "out").exists():
         done = pretrain(recipe(train__output_model_path=str(beside / "out")), beside, processes=2)

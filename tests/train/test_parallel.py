@@ -72,7 +72,7 @@ def test_and_with_data_parallelism(recipe, alone, tmp_path, shape):
     compare(recipe, alone, tmp_path, "bloom", shape, data=2)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 3), (2, 2, 1)])
+@pytest.mark.parametrize("shape", [(2, 2, 1), pytest.param((2, 1, 3), marks=pytest.mark.slow)])
 def test_going_on_at_the_same_shape_ends_at_the_same_bits(recipe, tmp_path, shape):
     run(recipe, tmp_path, "groups", shape)
     before = (tmp_path / "out" / "model" / "model.safetensors").read_bytes()
@@ -92,7 +92,7 @@ def test_documents_dropout_and_checkpointing_go_through_a_pipeline(recipe, tmp_p
         assert metrics(tmp_path / "two" / "out", name) == pytest.approx(expected, rel=1e-5), name
 
 
-@pytest.mark.parametrize("zero", [0, 1])
+@pytest.mark.parametrize("zero", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_spike_changes_nothing_in_a_pipeline(recipe, tmp_path, zero):
     guard = {"spike": "skip", "spike_window": 2, "spike_deviation": 0.0, "stop_after": 50}
     expected = None
