@@ -157,12 +157,28 @@ def test_those_who_want_every_document_are_told_the_place(tmp_path, name, line, 
     assert str(error.value).isprintable()
 
 
-def test_a_file_in_utf_16_is_all_faults(tmp_path):
-    for encoding in ("utf-16", "utf-16-le"):
-        path = written(tmp_path, "a.txt", "plain\nlines\n".encode(encoding))
-        found, _, faults, _ = whole(path)
-        assert found == []
-        assert {kind for kind, _ in faults} <= {"NUL", "not UTF-8"}
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
+def test_a_file_in_utf_16_is_refused_by_that_name(tmp_path, name, pack):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        path = written(tmp_path, name, pack("\ufeff[1]\nlines\n".encode(encoding)))
+        with pytest.raises(CorpusError, match="is UTF-16, by its first two bytes; convert it first: iconv -f UTF-16"):
+            look_at(path)
+
+
+def test_a_file_in_utf_16_without_a_mark_is_all_faults(tmp_path):
+    found, _, faults, _ = whole(written(tmp_path, "a.txt", "plain\nlines\n".encode("utf-16-le")))
+    assert found == []
+    assert {kind for kind, _ in faults} <= {"NUL", "not UTF-8"}
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_of_what_grows_no_more_is_given_than_was_asked_for(tmp_path, pack):
+    content = bytes(3 << 20) + LONG
+    with look_at(written(tmp_path, "a.txt.gz", pack(content))).open() as read_some:
+        pieces = list(iter(lambda: read_some(1 << 16), b""))
+    assert {len(piece) for piece in pieces[:-1]} == {1 << 16}
+    assert b"".join(pieces) == content
 
 
 LONG = "\n".join(f"{number} {random.Random(number).random()}" for number in range(5000)).encode()
