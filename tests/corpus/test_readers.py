@@ -88,6 +88,20 @@ def test_a_line_that_is_too_long_is_one_fault_however_it_is_read(tmp_path, monke
     assert by_parts(path, size, 100) == ([("one", 0), ("y" * 100, 505)], [("too long", 4), ("too long", 606)])
 
 
+def test_of_a_line_that_is_too_long_little_more_than_the_longest_is_asked_for(monkeypatch):
+    monkeypatch.setattr(lines_module, "BLOCK_BYTES", 1 << 8)
+    asked = []
+
+    def read_some(count):
+        asked.append(count)
+        return b"x" * count if sum(asked) < 1 << 20 else b""
+
+    [piece] = Lines(read_some, 0, 1 << 14).until(None)
+    assert piece.fault == "too long"
+    assert sum(asked[:8]) <= (1 << 14) + (1 << 8)
+    assert max(asked) <= 1 << 13
+
+
 def test_offsets_are_those_of_the_lines(tmp_path):
     content = b"\xef\xbb\xbfone\r\n\n \t\ntwo\n"
     assert whole(written(tmp_path, "a.txt", content)) == (["one", "two"], [0, 12], [], 2)
