@@ -68,6 +68,34 @@ def test_what_is_written_is_read_again(classifier, tmp_path):
         read_classifier(tmp_path / "p.npz")
 
 
+SHAPE = {"weights": np.zeros(1 << 18, np.float32), "bias": np.float64(0), "widths": np.array([1, 2, 3])}
+
+
+@pytest.mark.parametrize("change", [
+    {"weights": np.full(1 << 18, np.nan)}, {"bias": np.float64("inf")}, {"weights": np.full(1 << 18, "a")},
+    {"weights": np.zeros(1 << 18, complex)}, {"bias": np.zeros(3)}, {"bias": np.array("a")}, {"widths": np.array(3)},
+    {"weights": np.array([None])},
+])  # fmt: skip
+def test_what_is_no_classifier_is_refused(tmp_path, change):
+    path = tmp_path / "q.npz"
+    np.savez(path, **SHAPE)
+    read_classifier(path)
+    np.savez(path, **{**SHAPE, **change})
+    with pytest.raises(ConfigError, match="is no file of"):
+        read_classifier(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04", b"\x93NUMPY", None])
+def test_what_is_no_archive_is_refused(tmp_path, content):
+    if content is None:
+        with open(tmp_path / "q.npz", "wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        (tmp_path / "q.npz").write_bytes(content)
+    with pytest.raises(ConfigError, match="is no file of"):
+        read_classifier(tmp_path / "q.npz")
+
+
 def test_a_classifier_of_nothing_is_undecided():
     assert Classifier(np.zeros(1 << 18, np.float32), 0.0).scores(["", "文"]).tolist() == [0.5, 0.5]
 
