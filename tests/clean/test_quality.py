@@ -1,5 +1,6 @@
 """The classifier tells texts apart, and the keep rule keeps the share that its formula says."""
 
+import json
 import math
 import subprocess
 import sys
@@ -108,3 +109,11 @@ def test_the_command_trains_and_tells_how_well(tmp_path):
     command = [sys.executable, script, "--good", "good.txt", "--bad", "bad.txt", "--output", "q.npz"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
     assert "100.0% are told right" in done.stdout
+    objects = [{"content": text} for text in texts]
+    (tmp_path / "good.json").write_text(json.dumps(objects[::2]), encoding="utf-8")
+    (tmp_path / "bad.json").write_text(json.dumps(objects[1::2]), encoding="utf-8")
+    names = {"good.txt": "good.json", "bad.txt": "bad.json", "q.npz": "r.npz"}
+    command = [*(names.get(word, word) for word in command), "--text_key", "content"]
+    again = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert again.stdout == done.stdout.replace("q.npz", "r.npz")
+    assert (tmp_path / "r.npz").read_bytes() == (tmp_path / "q.npz").read_bytes()

@@ -173,10 +173,11 @@ def test_those_who_want_every_document_are_told_the_place(tmp_path, name, line, 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
-def test_a_file_in_utf_16_is_refused_by_that_name(tmp_path, name, pack):
-    for encoding in ("utf-16-le", "utf-16-be"):
+def test_a_file_in_utf_16_or_32_is_refused_by_that_name(tmp_path, name, pack):
+    for encoding in ("UTF-16-LE", "UTF-16-BE", "UTF-32-LE", "UTF-32-BE"):
         path = written(tmp_path, name, pack("\ufeff[1]\nlines\n".encode(encoding)))
-        with pytest.raises(CorpusError, match="is UTF-16, by its first two bytes; convert it first: iconv -f UTF-16"):
+        wide = encoding[:6]
+        with pytest.raises(CorpusError, match=f"is {wide}, by its byte order mark; convert it first: iconv -f {wide} "):
             look_at(path)
 
 

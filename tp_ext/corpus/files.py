@@ -19,8 +19,8 @@ from tp_ext.output import size_and_hash
 GZIP_MAGIC, ZSTD_MAGIC, SKIPPABLE_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
 ENCODINGS = ("utf-8", "gb18030", "gbk", "gb2312", "big5", "big5hkscs")
 """Encodings in which a byte below 0x40 is always that character, so that lines and JSON can be found in them."""
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-"""How UTF-16 with a byte order mark begins, and no text in any of ENCODINGS."""
+MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+"""Byte order marks with which no text in any of ENCODINGS begins."""
 PACKED_BYTES = 1 << 12
 """Bytes that are decompressed in one call: what they can grow to at most, 256 MB, is held in memory."""
 
@@ -143,8 +143,8 @@ def look_at(path: Path, form: Form = UTF8) -> Corpus:
     container = _CONTAINERS.get(kind, "")
     if not container:
         beginning = _beginning(corpus)
-        if beginning.startswith(UTF16_MARKS):
-            raise CorpusError(f"{path}: is UTF-16, by its first two bytes; convert it first: iconv -f UTF-16 -t UTF-8")
+        if wide := next((name for mark, name in MARKS.items() if beginning.startswith(mark)), ""):
+            raise CorpusError(f"{path}: is {wide}, by its byte order mark; convert it first: iconv -f {wide} -t UTF-8")
         container = "array" if kind == ".json" and beginning.lstrip().startswith(b"[") else ""
     if container and form.encoding != "utf-8":
         raise CorpusError(f"{path}: --encoding is for lines only; a JSON array is read in UTF-8 only, others tell theirs")
