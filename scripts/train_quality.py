@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tp_ext.clean.quality import train
+from tp_ext.corpus.files import ENCODINGS, Form
 from tp_ext.corpus.readers import texts
 from tp_ext.errors import CorpusError, run_command
 
@@ -20,6 +21,8 @@ def main() -> None:
     parser.add_argument("--good", nargs="+", action="extend", type=Path, required=True, help="files of text as wanted")
     parser.add_argument("--bad", nargs="+", action="extend", type=Path, required=True, help="files of text as found")
     parser.add_argument("--output", type=Path, required=True, help="file to write, .npz")
+    parser.add_argument("--encoding", choices=ENCODINGS, default="utf-8", help="of all these files (utf-8)")
+    parser.add_argument("--text_key", default="text", help="of the objects in JSON (text); \"content\" for WuDao")
     parser.add_argument("--documents", type=int, default=50_000, help="of each kind, at most (50000)")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
@@ -28,7 +31,8 @@ def main() -> None:
         raise CorpusError(f"{args.output}: exists; name another file, or remove it")
     if args.documents < 1 or args.epochs < 1 or args.seed < 0:
         raise CorpusError("--documents and --epochs must be at least 1, and --seed not negative")
-    kinds = [list(islice(texts(paths), args.documents)) for paths in (args.good, args.bad)]
+    form = Form(encoding=args.encoding, text_key=args.text_key)
+    kinds = [list(islice(texts(paths, form=form), args.documents)) for paths in (args.good, args.bad)]
     if min(map(len, kinds)) < 20:
         raise CorpusError("at least 20 documents of each kind are needed")
     learned = [[text for place, text in enumerate(each) if place % 10] for each in kinds]

@@ -114,7 +114,7 @@ FILES = {
                            {"kept": 98, "fault": {"not JSON": 1}}),
     "something behind an array": ("a.json", json.dumps([{"text": text} for text in GOOD]).encode() + b" x",
                                   {"kept": 99, "fault": {"not JSON": 1}}),
-    "UTF-16": ("a.txt", "好邻居\n好邻居\n".encode("utf-16"), {"kept": 0}),
+    "UTF-16 without a mark": ("a.txt", "好邻居\n好邻居\n".encode("utf-16-le"), {"kept": 0}),
     "one line in GBK": ("a.txt", "好邻居们\n".encode("gbk"), {"kept": 0, "fault": {"not UTF-8": 1}}),
     "gzip cut short": ("a.txt.gz", gzip.compress(LONG)[:-100], {"fault": {"damaged": 1}}),
     "zstd cut short": ("a.txt.zst", zstandard.compress(LONG)[:-100], {"fault": {"damaged": 1}}),
@@ -167,6 +167,7 @@ REFUSED = {
     "a loop of links": (lambda path: path.symlink_to(path), "a.jsonl", "no such file|symbolic link"),
     "nothing": (lambda path: None, "a.jsonl", "no such file"),
     "another name": (lambda path: path.touch(), "a.doc", "is none of"),
+    "UTF-16": (lambda path: path.write_text("好邻居\n", encoding="utf-16"), "a.txt", "is UTF-16"),
     "no gzip": (lambda path: path.write_bytes(b"plain"), "a.txt.gz", "does not begin as such a file does"),
     "an array in another encoding": (lambda path: path.write_bytes(b"[]"), "a.json", "encoding is for lines only"),
 }

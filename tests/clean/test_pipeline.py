@@ -15,9 +15,11 @@ import zstandard
 from conftest import ROOT, environment, make_texts
 
 from tp_ext.clean.pipeline import clean
+from tp_ext.clean.put_back import put_back
 from tp_ext.clean.settings import CleanSettings, Documents, Duplicates
 from tp_ext.data import parts
 from tp_ext.errors import ConfigError, CorpusError
+from tp_ext.output import write_json, write_manifest
 
 pytest.importorskip("rensa")
 ADVERTISEMENT = "长按识别下方二维码，关注我们的微信公众号"
@@ -129,10 +131,81 @@ def test_drops_whose_signatures_are_absent_or_others_are_refused(corpora, tmp_pa
     with pytest.raises(CorpusError, match='was cleaned with "fuzzy": null'):
         clean(corpora[1:2], CleanSettings(), tmp_path / "out", against=[tmp_path / "plain"])
     clean(corpora[:1], CleanSettings(), tmp_path / "first", fault_limit=0.1)
-    text = (tmp_path / "first" / "ledger.json").read_text(encoding="utf-8").replace('"rensa": "0.5.0"', '"rensa": "0.4.9"')
-    (tmp_path / "first" / "ledger.json").write_text(text, encoding="utf-8")
+    change_ledger(tmp_path / "first", lambda ledger: ledger["versions"].update(rensa="0.4.9"))
     with pytest.raises(CorpusError, match="its signatures were made with"):
         clean(corpora[1:2], CleanSettings(), tmp_path / "out", against=[tmp_path / "first"])
+
+
+def change_ledger(folder, change, listed=True):
+    """With a manifest that agrees, as one who means harm would write it, and that lists the changed files."""
+    ledger = json.loads((folder / "ledger.json").read_text(encoding="utf-8"))
+    change(ledger)
+    write_json(folder / "ledger.json", ledger)
+    write_manifest(folder, "clean text", {"run": "0"})
+    if not listed:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        del manifest["files"][ledger["files"][0]["output"]]
+        write_json(folder / "manifest.json", manifest)
+
+
+LEDGERS = {
+    **{f"without {name}": (lambda ledger, name=name: ledger.pop(name), "is no ledger")
+       for name in ("run", "settings", "versions", "all", "files", "samples")},
+    "files that are none": (lambda ledger: ledger.update(files="abc"), "is no ledger"),
+    "settings that are none": (lambda ledger: ledger.update(settings=3), "is no ledger"),
+    "counts that are none": (lambda ledger: ledger.update(all={}), "is no ledger"),
+    "a file without output": (lambda ledger: ledger["files"][0].pop("output"), "is no ledger"),
+    "an output elsewhere": (lambda ledger: ledger["files"][0].update(output="../../a.txt"), "is no ledger"),
+    "an output anywhere": (lambda ledger: ledger["files"][0].update(output="/a.txt"), "is no ledger"),
+    "an output that is absent": (lambda ledger: ledger["files"][0].update(output="b.jsonl"), "does not list b.jsonl"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LEDGERS)
+def test_a_ledger_that_is_none_is_refused_and_nothing_is_written_elsewhere(tmp_path, what):
+    change, message = LEDGERS[what]
+    (tmp_path / "a.txt").write_text("\n".join(chinese(5, 1)), encoding="utf-8")
+    clean([tmp_path / "a.txt"], CleanSettings(compression=False), tmp_path / "in" / "first")
+    change_ledger(tmp_path / "in" / "first", change)
+    before = files_of(tmp_path)
+    with pytest.raises(CorpusError, match=message):
+        clean([tmp_path / "a.txt"], CleanSettings(), tmp_path / "in" / "out", against=[tmp_path / "in" / "first"])
+    with pytest.raises(CorpusError, match=message):
+        put_back(tmp_path / "in" / "first", ["contact"], tmp_path / "in" / "back")
+    assert files_of(tmp_path) == before
+
+
+def test_a_manifest_that_does_not_list_its_documents_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("\n".join(chinese(5, 1)), encoding="utf-8")
+    clean([tmp_path / "a.txt"], CleanSettings(), tmp_path / "first")
+    change_ledger(tmp_path / "first", lambda ledger: None, listed=False)
+    with pytest.raises(CorpusError, match="does not list 00000_a.jsonl.zst"):
+        clean([tmp_path / "a.txt"], CleanSettings(), tmp_path / "out", against=[tmp_path / "first"])
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("ledger.json", "has changed since"), ("index/digests.bin", "has changed since"),
+    ("index/uncut.jsonl", "has changed since"), ("00000_a.jsonl.zst", "00000_a.jsonl.zst: damaged"),
+    ("00000_a.jsonl", "is no record of"),
+])  # fmt: skip
+def test_an_earlier_drop_with_a_byte_changed_is_refused(tmp_path, name, message):
+    texts = chinese(50, 1)
+    (tmp_path / "a.txt").write_text("\n".join([*texts, texts[0] + texts[1]]), encoding="utf-8")
+    (tmp_path / "b.txt").write_text("\n".join(chinese(5, 2)), encoding="utf-8")
+    settings = CleanSettings(compression=name.endswith(".zst"))
+    first = tmp_path / "first"
+    clean([tmp_path / "a.txt"], settings, first)
+    content = bytearray((first / name).read_bytes())
+    content[len(content) // 2 if name.endswith(".zst") else 0] ^= 0x55
+    (first / name).write_bytes(content)
+    with pytest.raises(CorpusError, match=message):
+        clean([tmp_path / "b.txt"], settings, tmp_path / "out", against=[first])
+    with pytest.raises(CorpusError, match="has changed since"):
+        put_back(first, ["contact"], tmp_path / "back")
+    ledger = clean([tmp_path / "a.txt", tmp_path / "b.txt"], settings, first)  # starts anew
+    clean([tmp_path / "a.txt", tmp_path / "b.txt"], settings, tmp_path / "whole")
+    assert {**files_of(first), "manifest.json": b""} == {**files_of(tmp_path / "whole"), "manifest.json": b""}
+    assert ledger["all"]["read"] == 56
 
 
 def test_stretches_that_came_before_are_cut_out_and_one_copy_stays(tmp_path):

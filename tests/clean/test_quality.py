@@ -1,5 +1,6 @@
 """The classifier tells texts apart, and the keep rule keeps the share that its formula says."""
 
+import json
 import math
 import subprocess
 import sys
@@ -68,6 +69,34 @@ def test_what_is_written_is_read_again(classifier, tmp_path):
         read_classifier(tmp_path / "p.npz")
 
 
+SHAPE = {"weights": np.zeros(1 << 18, np.float32), "bias": np.float64(0), "widths": np.array([1, 2, 3])}
+
+
+@pytest.mark.parametrize("change", [
+    {"weights": np.full(1 << 18, np.nan)}, {"bias": np.float64("inf")}, {"weights": np.full(1 << 18, "a")},
+    {"weights": np.zeros(1 << 18, complex)}, {"bias": np.zeros(3)}, {"bias": np.array("a")}, {"widths": np.array(3)},
+    {"weights": np.array([None])},
+])  # fmt: skip
+def test_what_is_no_classifier_is_refused(tmp_path, change):
+    path = tmp_path / "q.npz"
+    np.savez(path, **SHAPE)
+    read_classifier(path)
+    np.savez(path, **{**SHAPE, **change})
+    with pytest.raises(ConfigError, match="is no file of"):
+        read_classifier(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04", b"\x93NUMPY", None])
+def test_what_is_no_archive_is_refused(tmp_path, content):
+    if content is None:
+        with open(tmp_path / "q.npz", "wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        (tmp_path / "q.npz").write_bytes(content)
+    with pytest.raises(ConfigError, match="is no file of"):
+        read_classifier(tmp_path / "q.npz")
+
+
 def test_a_classifier_of_nothing_is_undecided():
     assert Classifier(np.zeros(1 << 18, np.float32), 0.0).scores(["", "文"]).tolist() == [0.5, 0.5]
 
@@ -80,3 +109,11 @@ def test_the_command_trains_and_tells_how_well(tmp_path):
     command = [sys.executable, script, "--good", "good.txt", "--bad", "bad.txt", "--output", "q.npz"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
     assert "100.0% are told right" in done.stdout
+    objects = [{"content": text} for text in texts]
+    (tmp_path / "good.json").write_text(json.dumps(objects[::2]), encoding="utf-8")
+    (tmp_path / "bad.json").write_text(json.dumps(objects[1::2]), encoding="utf-8")
+    names = {"good.txt": "good.json", "bad.txt": "bad.json", "q.npz": "r.npz"}
+    command = [*(names.get(word, word) for word in command), "--text_key", "content"]
+    again = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert again.stdout == done.stdout.replace("q.npz", "r.npz")
+    assert (tmp_path / "r.npz").read_bytes() == (tmp_path / "q.npz").read_bytes()

@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from tp_ext.corpus import containers
 from tp_ext.corpus.blocks import read
 from tp_ext.corpus.files import Form, look_at
 from tp_ext.corpus.html import decoded, text_of_page
@@ -36,6 +37,40 @@ def test_a_page_is_in_the_encoding_it_names(tmp_path):
     (tmp_path / "b.html").write_bytes("<p>未说明编码".encode("gb18030"))
     assert documents(tmp_path / "a.html") == ([TEXT], [])
     assert documents(tmp_path / "b.html") == ([], ["not JSON"])
+    for encoding in ("utf-16", "utf-8-sig"):
+        (tmp_path / "c.html").write_bytes(PAGE.encode(encoding))
+        assert documents(tmp_path / "c.html") == ([TEXT], [])
+
+
+@pytest.mark.parametrize("strange", ["<![foo[x]>", "<![ &&&>", "<![if !mso]>", "<![CDATA[x]]>", "<!-x>", "<?x?>", "</#>"])
+def test_a_strange_declaration_costs_no_text(strange):
+    assert text_of_page(f"<p>前{strange}<p>后") == "前\n后"
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "hex", "nope", "x\0y"])
+def test_a_strange_encoding_is_a_fault_of_its_page(tmp_path, charset):
+    good = response("http://a.cn/", "好")
+    bad = response("http://a.cn/", "好", f"text/html; charset={charset}")
+    (tmp_path / "a.warc").write_bytes(good + bad + good)
+    assert documents(tmp_path / "a.warc") == (["好", "好"], ["not JSON"])
+
+
+def test_a_page_that_is_too_long_is_a_fault_and_is_not_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "MOST_PAGE", 1 << 17)
+    (tmp_path / "a.html.gz").write_bytes(gzip.compress(b" " * (1 << 20)))
+    good = response("http://a.cn/", "好")
+    (tmp_path / "a.warc").write_bytes(good + response("http://a.cn/", "长" * (1 << 17)) + good)
+    assert documents(tmp_path / "a.html.gz") == ([], ["not JSON"])
+    assert documents(tmp_path / "a.warc") == (["好", "好"], ["not JSON"])
+    asked = []
+    list(containers.page_lines(lambda count: asked.append(count) or bytes(count), "text"))
+    assert sum(asked) < 1 << 18
+
+
+def test_a_number_of_a_character_that_no_number_can_hold_is_a_fault(tmp_path):
+    good = response("http://a.cn/", "好")
+    (tmp_path / "a.warc").write_bytes(good + response("http://a.cn/", f"&#{'9' * 5000};") + good)
+    assert documents(tmp_path / "a.warc") == (["好", "好"], ["not JSON"])
 
 
 def record(kind, url, content):
@@ -67,6 +102,26 @@ def test_a_bad_record_costs_no_other(tmp_path):
     found, faults = documents(tmp_path / "a.warc")
     assert found == [f"第{number}页" for number in range(8)]
     assert faults == ["not JSON"] * 4
+
+
+@pytest.mark.parametrize("length", ["", "²", "٣", "-3", "9" * 5000, "1e3", "300000000"])
+def test_a_length_that_is_none_costs_one_record(tmp_path, length):
+    good = response("http://a.cn/", "好")
+    (tmp_path / "a.warc").write_bytes(good + f"WARC/1.0\r\nContent-Length: {length}\r\n\r\nrubbish\r\n".encode() + good)
+    assert documents(tmp_path / "a.warc") == (["好", "好"], ["not JSON"])
+
+
+def test_a_record_cut_short_is_one_fault_whatever_its_name(tmp_path):
+    (tmp_path / "a.warc").write_bytes(response('http://a.cn/\n{"text": "名"}', "好")[:-9])
+    assert documents(tmp_path / "a.warc") == ([], ["not JSON"])
+
+
+def test_a_column_of_bytes_is_no_text(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": [b"a", b"b"]}), tmp_path / "a.parquet")
+    assert documents(tmp_path / "a.parquet") == ([], ["text not a string"] * 2)
 
 
 def test_rows_of_a_table_are_documents(tmp_path):

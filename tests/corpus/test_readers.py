@@ -88,6 +88,20 @@ def test_a_line_that_is_too_long_is_one_fault_however_it_is_read(tmp_path, monke
     assert by_parts(path, size, 100) == ([("one", 0), ("y" * 100, 505)], [("too long", 4), ("too long", 606)])
 
 
+def test_of_a_line_that_is_too_long_little_more_than_the_longest_is_asked_for(monkeypatch):
+    monkeypatch.setattr(lines_module, "BLOCK_BYTES", 1 << 8)
+    asked = []
+
+    def read_some(count):
+        asked.append(count)
+        return b"x" * count if sum(asked) < 1 << 20 else b""
+
+    [piece] = Lines(read_some, 0, 1 << 14).until(None)
+    assert piece.fault == "too long"
+    assert sum(asked[:8]) <= (1 << 14) + (1 << 8)
+    assert max(asked) <= 1 << 13
+
+
 def test_offsets_are_those_of_the_lines(tmp_path):
     content = b"\xef\xbb\xbfone\r\n\n \t\ntwo\n"
     assert whole(written(tmp_path, "a.txt", content)) == (["one", "two"], [0, 12], [], 2)
@@ -157,12 +171,29 @@ def test_those_who_want_every_document_are_told_the_place(tmp_path, name, line, 
     assert str(error.value).isprintable()
 
 
-def test_a_file_in_utf_16_is_all_faults(tmp_path):
-    for encoding in ("utf-16", "utf-16-le"):
-        path = written(tmp_path, "a.txt", "plain\nlines\n".encode(encoding))
-        found, _, faults, _ = whole(path)
-        assert found == []
-        assert {kind for kind, _ in faults} <= {"NUL", "not UTF-8"}
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
+def test_a_file_in_utf_16_or_32_is_refused_by_that_name(tmp_path, name, pack):
+    for encoding in ("UTF-16-LE", "UTF-16-BE", "UTF-32-LE", "UTF-32-BE"):
+        path = written(tmp_path, name, pack("\ufeff[1]\nlines\n".encode(encoding)))
+        wide = encoding[:6]
+        with pytest.raises(CorpusError, match=f"is {wide}, by its byte order mark; convert it first: iconv -f {wide} "):
+            look_at(path)
+
+
+def test_a_file_in_utf_16_without_a_mark_is_all_faults(tmp_path):
+    found, _, faults, _ = whole(written(tmp_path, "a.txt", "plain\nlines\n".encode("utf-16-le")))
+    assert found == []
+    assert {kind for kind, _ in faults} <= {"NUL", "not UTF-8"}
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_of_what_grows_no_more_is_given_than_was_asked_for(tmp_path, pack):
+    content = bytes(3 << 20) + LONG
+    with look_at(written(tmp_path, "a.txt.gz", pack(content))).open() as read_some:
+        pieces = list(iter(lambda: read_some(1 << 16), b""))
+    assert {len(piece) for piece in pieces[:-1]} == {1 << 16}
+    assert b"".join(pieces) == content
 
 
 LONG = "\n".join(f"{number} {random.Random(number).random()}" for number in range(5000)).encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -12,7 +11,7 @@ from typing import Any
 
 from tp_ext.clean.duplicates import KINDS, SUBSTRING
 from tp_ext.clean.earlier import DROPPED as DROPPED_FOLDER
-from tp_ext.clean.earlier import DUPLICATES, Earlier, lines_of, opened
+from tp_ext.clean.earlier import DUPLICATES, Earlier, opened, records_of
 from tp_ext.clean.finish import json_line, opened_for_writing
 from tp_ext.clean.tally import CHANGED, DROPPED, DUPLICATE, LINES
 from tp_ext.errors import ConfigError, CorpusError, suggest
@@ -31,7 +30,7 @@ def put_back(folder: Path, reasons: Collection[str], output: Path) -> Counter[st
     kept, ConfigError for a reason that nothing was dropped for and an `output`
     inside an output of cleaning.
     """
-    earlier = opened(folder)
+    earlier = opened(folder, whole=True)
     if not earlier.ledger["settings"]["keep_dropped"]:
         raise CorpusError(f'{folder}: was cleaned with "keep_dropped": false; what was dropped is not there')
     counts = earlier.ledger["all"]
@@ -51,7 +50,7 @@ def put_back(folder: Path, reasons: Collection[str], output: Path) -> Counter[st
 def _documents(earlier: Earlier, name: str, reasons: Collection[str], done: Counter[str]) -> Iterator[Record]:
     """The documents of a file in their order."""
     paths = [earlier.folder / place / name for place in (".", DROPPED_FOLDER, DUPLICATES)]
-    streams = [map(json.loads, lines_of(path)) for path in paths]
+    streams = list(map(records_of, paths))
     for _, records in groupby(heapq.merge(*streams, key=_place), _place):
         if (document := _document(list(records), reasons, done)) is not None:
             yield document

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,9 @@ def read_classifier(path: Path) -> Classifier:
             found = Classifier(values["weights"], float(values["bias"]))
             if found.weights.shape != (1 << BITS,) or tuple(values["widths"].tolist()) != WIDTHS:
                 raise ValueError("other features")
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            if found.weights.dtype.kind != "f" or not np.isfinite([found.weights.sum(), found.bias]).all():
+                raise ValueError("weights that are no finite numbers")
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"quality.model: {path}: is no file of scripts/train_quality.py ({error})") from None
     return found
 

@@ -13,6 +13,8 @@ from tp_ext.errors import CorpusError
 
 Read = Callable[[int], bytes]
 ROWS, MOST_RECORD = 512, 256 << 20
+MOST_PAGE = 32 << 20
+"""Bytes of a page; one that is longer is none."""
 _BLOCK = 1 << 16
 _VERSION = b"WARC/1."
 _CHARSET = re.compile(r"charset\s*=\s*([^;\s]+)", re.IGNORECASE)
@@ -53,8 +55,10 @@ def parquet_lines(path: Path, key: str) -> Iterator[bytes]:
 
 def page_lines(read: Read, key: str) -> Iterator[bytes]:
     """The one line of a page."""
-    content = b"".join(iter(lambda: read(_BLOCK), b""))
-    yield _page(content, "", {}, key)
+    content = bytearray()
+    while len(content) <= MOST_PAGE and (more := read(_BLOCK)):
+        content += more
+    yield _page(bytes(content), "", {}, key)
 
 
 def warc_lines(read: Read, key: str) -> Iterator[bytes]:
@@ -68,16 +72,16 @@ def warc_lines(read: Read, key: str) -> Iterator[bytes]:
             return
         head, separator, buffer = buffer.partition(b"\r\n\r\n")
         values = _headers(head)
-        length = values.get("content-length", "")
-        if not (head.startswith(_VERSION) and separator and length.isdigit() and int(length) <= MOST_RECORD):
+        length = _length(values.get("content-length", ""))
+        if not (head.startswith(_VERSION) and separator and 0 <= length <= MOST_RECORD):
             yield b"no WARC record: " + head[:60].replace(b"\n", b" ").replace(b"\r", b"") + b"\n"
             buffer = _next_record(buffer, read)
             continue
-        while len(buffer) < int(length) and (more := read(_BLOCK)):
+        while len(buffer) < length and (more := read(max(_BLOCK, length - len(buffer)))):
             buffer += more
-        content, buffer = buffer[: int(length)], buffer[int(length) :]
-        if len(content) < int(length):
-            yield b"WARC record cut short: " + values.get("warc-target-uri", "").encode() + b"\n"
+        content, buffer = buffer[:length], buffer[length:]
+        if len(content) < length:
+            yield _fault(f"WARC record cut short: {values.get('warc-target-uri', '')}")
         elif values.get("warc-type") == "response" and (line := _response(content, values, key)):
             yield line
 
@@ -99,19 +103,33 @@ def _response(content: bytes, values: dict[str, str], key: str) -> bytes:
     return _page(body, charset[1] if charset else "", {"url": values.get("warc-target-uri", "")}, key)
 
 
+def _length(told: str) -> int:
+    """A length in bytes; -1 for what is none."""
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 20 else -1
+
+
 def _headers(head: bytes) -> dict[str, str]:
     lines = (line.partition(":") for line in head.decode("utf-8", "replace").split("\r\n")[1:])
     return {name.strip().lower(): value.strip() for name, _, value in lines}
 
 
 def _page(content: bytes, charset: str, values: dict[str, Any], key: str) -> bytes:
+    if len(content) > MOST_PAGE:
+        return _fault(f"page of more than {MOST_PAGE >> 20} MB: {values.get('url', '')}")
     try:
-        text = text_of_page(decoded(content, charset))
-    except (UnicodeDecodeError, LookupError) as error:
-        told = f"page not in its encoding: {values.get('url', '')} {error}".replace("\n", " ")
-        return told.encode("utf-8", "replace") + b"\n"
-    return _line({key: text, **values})
+        page = decoded(content, charset)
+    except (ValueError, LookupError) as error:  # ValueError: of codecs and of a name with a NUL
+        return _fault(f"page not in its encoding: {values.get('url', '')} {error}")
+    try:
+        return _line({key: text_of_page(page), **values})
+    except ValueError as error:  # a number of a character with thousands of digits
+        return _fault(f"page cannot be read: {values.get('url', '')} {error}")
+
+
+def _fault(told: str) -> bytes:
+    """A line that is no object, by which a fault is counted."""
+    return " ".join(told.split()).encode("utf-8", "replace") + b"\n"
 
 
 def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"
+    return json.dumps(value, default=lambda _: None).encode() + b"\n"  # bytes and dates are no text

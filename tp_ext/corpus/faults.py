@@ -29,7 +29,7 @@ MEANING: Mapping[str, str] = {
     TOO_LONG: "longer than --longest_line",
     NOT_JSON: "a line is to be an object",
     NO_OBJECT: 'a line is to be an object with a string under "text"',
-    NO_TEXT: 'a line is to be an object with a string under "text"',
+    NO_TEXT: 'a line is to be an object with a string under "text"; clean.py has --text_key for another key',
     NO_STRING: 'a line is to be an object with a string under "text"',
     SURROGATE: "half of a surrogate pair, which no encoding of text allows",
     DAMAGED: "the compressed data is damaged or cut short here; where a checksum failed, some before it may be wrong",

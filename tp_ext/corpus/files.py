@@ -19,8 +19,10 @@ from tp_ext.output import size_and_hash
 GZIP_MAGIC, ZSTD_MAGIC, SKIPPABLE_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
 ENCODINGS = ("utf-8", "gb18030", "gbk", "gb2312", "big5", "big5hkscs")
 """Encodings in which a byte below 0x40 is always that character, so that lines and JSON can be found in them."""
+MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+"""Byte order marks with which no text in any of ENCODINGS begins."""
 PACKED_BYTES = 1 << 12
-"""Bytes that are decompressed in one call: what they can grow to at most is held in memory."""
+"""Bytes that are decompressed in one call: what they can grow to at most, 256 MB, is held in memory."""
 
 
 class DamagedError(Exception):
@@ -138,16 +140,21 @@ def look_at(path: Path, form: Form = UTF8) -> Corpus:
         raise CorpusError(f"{path}: is named {suffixes[-1]} but does not begin as such a file does")
     form = replace(form, whole=form.whole and kind == ".txt")
     corpus = Corpus(path, state.st_size, state.st_mtime_ns, kind != ".txt", packing, form=form)
-    container = "array" if kind == ".json" and _begins_array(corpus) else _CONTAINERS.get(kind, "")
+    container = _CONTAINERS.get(kind, "")
+    if not container:
+        beginning = _beginning(corpus)
+        if wide := next((name for mark, name in MARKS.items() if beginning.startswith(mark)), ""):
+            raise CorpusError(f"{path}: is {wide}, by its byte order mark; convert it first: iconv -f {wide} -t UTF-8")
+        container = "array" if kind == ".json" and beginning.lstrip().startswith(b"[") else ""
     if container and form.encoding != "utf-8":
         raise CorpusError(f"{path}: --encoding is for lines only; a JSON array is read in UTF-8 only, others tell theirs")
     return replace(corpus, container=container)
 
 
-def _begins_array(corpus: Corpus) -> bool:
+def _beginning(corpus: Corpus) -> bytes:
     with corpus.open() as read, suppress(DamagedError):
-        return read(PACKED_BYTES).lstrip().startswith(b"[")
-    return False
+        return read(PACKED_BYTES)
+    return b""
 
 
 def look_at_all(paths: Sequence[Path], form: Form = UTF8) -> list[Corpus]:
@@ -186,18 +193,25 @@ class _Packed:
         self._file = file
         self._frame: Any = None
         self._input = b""
+        self._ready = memoryview(b"")
         self._damage = ""
 
     def read(self, count: int) -> bytes:
-        """About `count` bytes, more when a few packed ones are many; what comes before a damage first, then DamagedError."""
-        pieces: list[bytes] = []
-        length = 0
-        while length < count and (piece := self._next()) is not None:
-            pieces.append(piece)
-            length += len(piece)
-        if self._damage and not length:
+        """At most `count` bytes, fewer at the end alone; what comes before a damage first, then DamagedError."""
+        pieces: list[memoryview] = []
+        while count > 0 and (self._ready or self._more()):
+            pieces.append(self._ready[:count])
+            self._ready = self._ready[count:]
+            count -= len(pieces[-1])
+        if self._damage and not pieces:
             raise DamagedError(self._damage)
         return b"".join(pieces)
+
+    def _more(self) -> bool:
+        """Whether there are more bytes, which are made ready."""
+        while not self._ready and (piece := self._next()) is not None:
+            self._ready = memoryview(piece)
+        return len(self._ready) > 0
 
     def _next(self) -> bytes | None:
         if self._damage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from html.parser import HTMLParser
 
@@ -14,6 +15,7 @@ _BLOCKS = frozenset((
 ))  # fmt: skip
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 _ALIASES = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "utf8": "utf-8"}
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _HEAD_BYTES = 4096
 _SPACES = re.compile(r"[ \t\r\f\v\n]+")
 
@@ -43,6 +45,13 @@ class _Text(HTMLParser):
         if not self._never:
             self.lines[-1].append(data)
 
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """A section of any other name than those it knows, at which it raises, ends at the next >, as in browsers."""
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:
+            return self.parse_bogus_comment(i, report)
+
 
 def text_of_page(page: str) -> str:
     """The text of a page in HTML, without blank lines."""
@@ -54,10 +63,13 @@ def text_of_page(page: str) -> str:
 
 
 def decoded(content: bytes, charset: str = "") -> str:
-    """A page in the encoding that it, or the `charset` it was sent with, names; UTF-8 where neither does.
+    """A page in the encoding of its byte order mark, or that the `charset` it was sent with, or itself, names; else UTF-8.
 
-    Raises UnicodeDecodeError when it is not in that encoding, and LookupError when there is none of that name.
+    Raises ValueError when it is not in that encoding, and LookupError when there is none of that name.
     """
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark):
+            return content.decode(encoding)
     found = _CHARSET.search(content[:_HEAD_BYTES])
     name = (charset or (found[1].decode("ascii") if found else "") or "utf-8").strip("\"' ").lower()
-    return content.decode("utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else _ALIASES.get(name, name))
+    return content.decode(_ALIASES.get(name, name))

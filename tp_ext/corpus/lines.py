@@ -82,9 +82,10 @@ class Lines:
         self.offset += count
 
     def _more(self, stop: int | None) -> None:
-        wanted = max(BLOCK_BYTES, len(self._rest))  # twice as much each time, so that a long line is copied few times
+        held = len(self._rest)  # twice as much each time, so that a long line is copied few times
+        wanted = max(BLOCK_BYTES, min(held, self.longest - held))
         if stop is not None:
-            wanted = min(wanted, max(stop - self.offset - len(self._rest), len(self._rest), BLOCK_BYTES >> 4))
+            wanted = min(wanted, max(stop - self.offset - held, held, BLOCK_BYTES >> 4))
         try:
             content = self._read(wanted)
         except DamagedError as error:
