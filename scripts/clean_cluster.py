@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--fault_limit", type=float, default=FAULT_LIMIT, metavar="SHARE")
     parser.add_argument("--longest_line", type=int, default=LONGEST_LINE, metavar="BYTES")
     args = parser.parse_args()
+    if args.tasks < 1:
+        raise ConfigError(f"--tasks is {args.tasks}; it must be at least 1")
     try:
         from tp_ext.clean.cluster import executors
     except ImportError as error:

@@ -28,6 +28,13 @@ def test_a_link_is_followed(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "file", "link", "manifest.json", "output"]
 
 
+def test_a_link_that_leads_to_itself_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    with pytest.raises(TokenizerError, match="link: is a link that leads to itself"):
+        write(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
 def test_a_mount_point_is_refused_before_any_work():
     with pytest.raises(TokenizerError, match="/proc: is where a disk is mounted"):
         write(Path("/proc"))

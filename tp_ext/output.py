@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,10 @@ def _held(path: Path, kind: type[UserError]) -> Iterator[Path]:
 def _free(path: Path, what: str, kind: type[UserError], replace: bool) -> Path:
     """Where an output called `path` will be. Raises `kind` when that is taken."""
     if path.is_symlink() or path.name in ("", ".."):  # the folder that a link names is replaced, not the link
-        path = path.resolve()
+        with suppress(RuntimeError):  # Python before 3.13, at a loop
+            path = path.resolve()
+        if path.is_symlink():
+            raise kind(f"{path}: is a link that leads to itself; name a folder to write to")
     _restore(path, what)
     if path.exists() and not path.is_dir():
         raise kind(f"{path}: is a file; name a folder to write to")

@@ -47,6 +47,16 @@ def test_units_in_any_number_of_tasks_give_what_one_process_gives(corpora, tmp_p
     assert output_of(tmp_path / "out") == output_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("change", [lambda whole: whole[:100], lambda whole: whole[:-1], lambda whole: b"{}\n" + whole])
+def test_a_unit_that_is_damaged_is_named(corpora, tmp_path, change):
+    units = plan(corpora, CleanSettings(), tmp_path / "work", **NOWHERE)
+    assert list(units.work(0, 1))
+    path = units.folder / "units" / "0000000"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(CorpusError, match="units/0000000: damaged; remove it"):
+        clean(corpora, CleanSettings(), tmp_path / "out", results=units.results())
+
+
 def test_other_settings_or_files_have_another_place(corpora, tmp_path):
     settings = (CleanSettings(), CleanSettings(fields=("url",)))
     work = tmp_path / "work"

@@ -47,6 +47,18 @@ def test_a_strange_declaration_costs_no_text(strange):
     assert text_of_page(f"<p>前{strange}<p>后") == "前\n后"
 
 
+@pytest.mark.parametrize("piece", ["<!-- x --!>", "<!-- x >", "<!--", "<![CDATA[ x >", "<![ x", "<?x", "</", "<a ", "<a b="])
+@pytest.mark.parametrize("end", ["", "<p>后"])
+def test_what_is_repeated_without_an_end_is_read_once(piece, end):
+    """Each piece is looked for to the end of the page by html.parser; half a minute and more, were it so."""
+    assert text_of_page(f"<p>前{piece * 100_000}{end}").startswith("前")
+
+
+def test_comments_end_as_in_browsers():
+    assert text_of_page("<p>一<!-- > -->二<!-- x --!>三<!-- 没有 > 四") == "一二三 四"
+    assert text_of_page("一 < 二 <a href='x") == "一 < 二"
+
+
 @pytest.mark.parametrize("charset", ["undefined", "idna", "hex", "nope", "x\0y"])
 def test_a_strange_encoding_is_a_fault_of_its_page(tmp_path, charset):
     good = response("http://a.cn/", "好")

@@ -97,9 +97,15 @@ class Units:
             raise CorpusError(f"{path}: is missing; not all tasks have ended well, see the logs beside") from None
         with file:
             while line := file.readline():
-                told = json.loads(line)
-                contents = tuple(map(file.read, told["bytes"]))
-                yield unit.file, told["stop"], Staged(contents, told["passed"], read_tally(told["tally"]))
+                try:
+                    told = json.loads(line)
+                    contents = tuple(map(file.read, told["bytes"]))
+                    if [len(content) for content in contents] != told["bytes"]:
+                        raise ValueError
+                    staged = Staged(contents, told["passed"], read_tally(told["tally"]))
+                except (ValueError, TypeError, KeyError):
+                    raise CorpusError(f"{self._path(unit)}: damaged; remove it and run the same command again") from None
+                yield unit.file, told["stop"], staged
 
 
 def _packed(part: Part, staged: Staged) -> Sequence[bytes]:

@@ -49,7 +49,7 @@ def parquet_lines(path: Path, key: str) -> Iterator[bytes]:
         columns = [each.name for each in schema if each.name == key or any(kind(each.type) for kind in plain)]
         for batch in file.iter_batches(ROWS, columns=columns):
             yield from (_line(row) for row in batch.to_pylist())
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}: cannot be read as parquet ({str(error).splitlines()[0]})") from None
 
 

@@ -17,6 +17,9 @@ _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-
 _ALIASES = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "utf8": "utf-8"}
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _HEAD_BYTES = 4096
+_COMMENT_END = re.compile(r"--!?>")
+_UNFINISHED = re.compile(r"<[A-Za-z!?/]")
+"""Behind the last > of a page, a tag that has no end."""
 _SPACES = re.compile(r"[ \t\r\f\v\n]+")
 
 
@@ -25,6 +28,7 @@ class _Text(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.lines: list[list[str]] = [[]]
         self._never: list[str] = []
+        self._no_end = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _NEVER:
@@ -45,18 +49,22 @@ class _Text(HTMLParser):
         if not self._never:
             self.lines[-1].append(data)
 
+    def parse_comment(self, i: int, report: bool = True) -> int:
+        """Where a comment ends; a search without result is not made again for each comment behind it."""
+        found = None if self._no_end else _COMMENT_END.search(self.rawdata, i + 4)
+        self._no_end = found is None
+        return found.end() if found else self.parse_bogus_comment(i, report)
+
     def parse_marked_section(self, i: int, report: bool = True) -> int:
-        """A section of any other name than those it knows, at which it raises, ends at the next >, as in browsers."""
-        try:
-            return super().parse_marked_section(i, report)
-        except AssertionError:
-            return self.parse_bogus_comment(i, report)
+        """Ends at the next >, as in browsers; html.parser raises where it does not know the name."""
+        return self.parse_bogus_comment(i, report)
 
 
 def text_of_page(page: str) -> str:
     """The text of a page in HTML, without blank lines."""
     parser = _Text()
-    parser.feed(page)
+    unfinished = _UNFINISHED.search(page, page.rfind(">") + 1)
+    parser.feed(page[: unfinished.start()] if unfinished else page)
     parser.close()
     lines = (_SPACES.sub(" ", "".join(pieces)).strip() for pieces in parser.lines)
     return "\n".join(line for line in lines if line)
