@@ -104,12 +104,22 @@ def test_it_goes_on_as_if_it_had_never_stopped(recipe, tmp_path, model):
     layout = Layout(2 if model == "bloom" else 1, 1, 1, model == "bloom")
     with pytest.raises(CheckpointError, match="has the files of the ranks"):
         open_optimized(engine, layout)
+    for wrong in (Layout(0, 1, 1, False), Layout(layout.zero, 2, 2, False), Layout(7, 1, 1, False)):
+        with pytest.raises(CheckpointError):
+            open_optimized(engine, wrong)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", list(REST))
 def test_so_do_other_shapes(recipe, tmp_path, model):
     alone, out = follow(recipe, tmp_path, REST[model], **config(model))
+    compare_models(alone / "model", out / "model")
+
+
+@pytest.mark.slow
+def test_parts_that_had_to_be_filled_up_are_read_without_the_filling(recipe, tmp_path):
+    shapes = ["t1 p1 z1 d3", "t1 p1 z3 d3", "t1 p1 z2 d1", "t2 p1 z3 d3"]
+    alone, out = follow(recipe, tmp_path, shapes, train__global_batch_size=6, **config("groups"))
     compare_models(alone / "model", out / "model")
 
 

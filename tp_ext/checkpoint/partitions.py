@@ -52,6 +52,14 @@ class Layout:
 
 def open_optimized(engine: Path, layout: Layout) -> Optimized:
     """All that is trained, whole, from the files in `engine`. Raises CheckpointError when they do not fit together."""
+    try:
+        return _optimized(engine, layout)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        told = f"{type(error).__name__}: {str(error)[:100]}"
+        raise CheckpointError(f"{engine}: damaged: not written as its state.json says ({told})") from None
+
+
+def _optimized(engine: Path, layout: Layout) -> Optimized:
     read = {0: _unpartitioned, 1: _flattened, 2: _flattened, 3: _partitioned}[layout.zero]
     parameters: dict[str, Kinds] = {}
     steps: set[float] = set()

@@ -41,6 +41,8 @@ def open_trained(path: Path) -> Weights:
     check_files(path, read_json(path / MANIFEST, CheckpointError), hashes=False, kind=CheckpointError)
     identity = _identity(path)
     tensor, pipeline, zero = (identity.get(name, one) for name, one in (("tensor", 1), ("pipeline", 1), ("zero", 0)))
+    if not all(isinstance(degree, int) for degree in (tensor, pipeline, zero)):
+        raise CheckpointError(f"{path / STATE}: damaged: tensor {tensor}, pipeline {pipeline}, zero {zero}")
     if tensor * pipeline > 1:
         config = ModelConfig.from_json(identity["model"], str(path / STATE))
         held = open_optimized(path / ENGINE, Layout(zero, tensor, pipeline, config.tie_weights)).parameters
