@@ -115,6 +115,10 @@ def test_where_a_run_would_go_on_is_told_and_nothing_done(first_run, tmp_path):
     expected = re.findall(r"=== position \d+: instance (\d+)", explained)[:4]
     assert re.findall(r"  instance (\d+): document \d+ \(", done.stdout) == expected
     assert not (tmp_path / "out" / "recipe.json").exists()
+    assert done.stdout.endswith("converted: nothing; tensor 1, pipeline 1, ZeRO 1, offload none, 1 process, as before\n")
+    done = pretrain(values, tmp_path, "--explain-resume", *changes, "parallel.tensor=2", "parallel.zero=3")
+    assert done.stdout.endswith("converted: weights and optimizer state, from tensor 1, pipeline 1, ZeRO 1, offload none, "
+                                "1 process to tensor 2, pipeline 1, ZeRO 3\n")  # fmt: skip
     refused(pretrain(values, tmp_path, "--explain-resume", *changes, "train.seed=8"), "seed 7 there, 8 here")
 
 
@@ -143,7 +147,6 @@ def refused(done, *expected):
         ("train.seed=8", "belongs to another run: seed 7 there, 8 here"),
         ("model.config.layers_num=3", "model.layers_num 2 there, 3 here"),
         ("data.seq_length=16", "seq_length 32 there, 16 here"),
-        ("parallel.zero=2", "zero 1 there, 2 here"),
         ("train.resume={out}/checkpoints/step_00000004", "is at step 4, but"),
         ("evaluate.datasets={{\"x\": \"{out}/model/x\"}}", "which the run would write over"),
     ],

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tp_ext.checkpoint.partitions import Optimized
 from tp_ext.checkpoint.shards import axis_of, parts_of
 from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source
 from tp_ext.checkpoint.tensors import DTYPES, Shape
 from tp_ext.config import ModelConfig
+from tp_ext.errors import CheckpointError
 from tp_ext.models import build
 from tp_ext.models.decoder import Decoder, initial_weight
 from tp_ext.train import feed
+from tp_ext.train.carry import Carrier
 from tp_ext.train.lora import adapt, adapted_of, adapted_shapes, is_factor, load_trained, merged
 from tp_ext.train.moved import Moved
 from tp_ext.train.parallel.mesh import Mesh
@@ -219,6 +222,21 @@ class Engine:
     def load(self, folder: str, tag: str) -> None:
         """Read what `save` wrote; every process calls it."""
         self._engine.load_checkpoint(folder, tag=tag, custom_load_fn=load_trained if self.adapted else None)
+
+    def carry(self, held: Optimized) -> None:
+        """Take over what a run of another shape had, in the place of `load`; every process calls it.
+
+        Raises CheckpointError when it lacks something that is trained.
+        """
+        trained = {name: each for name, each in self._engine.module.named_parameters() if each.requires_grad}
+        missing = sorted(set(trained) - set(held.parameters))
+        if missing:
+            raise CheckpointError(f"the checkpoint does not have {', '.join(missing[:8])}")
+        carrier = Carrier(self._engine, self.mesh, self._processes.device)
+        carrier.begin(held.step)
+        for name, parameter in trained.items():
+            part = parts_of(name, self.mesh.tensor)[self.mesh.tensor_rank]
+            carrier.carry(parameter, held.parameters[name], self._shapes[name], part)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight of the model whole, LoRA's changes in it, one at a time; every process goes through it together."""

@@ -65,15 +65,19 @@ class Run:
         start = find_start(recipe, inputs, processes)
         check_shared(self._output, processes)
         if start.checkpoint:
-            tell_changes(recipe, start.state)
+            tell_changes(recipe, start)
         self._state, self._total_steps, self._inputs = start.state, start.total_steps, inputs
         processes.wait()
         mesh = Mesh(recipe.parallel, processes)
-        torch.manual_seed(train.seed + mesh.stage * mesh.data + mesh.data_rank)  # the parts of a layer drop alike
+        # the parts of a layer drop alike, and what goes on at another shape does not drop what the first steps did
+        seed = train.seed + mesh.stage * mesh.data + mesh.data_rank
+        torch.manual_seed(seed + (start.state.step << 32 if start.written else 0))
         # what LoRA trains is all that its checkpoints hold
         source = inputs.source if recipe.lora or not start.checkpoint else None
         self._engine = Engine(recipe, inputs.config, source, processes, mesh)
-        if start.checkpoint:
+        if start.checkpoint and start.written:
+            resume.convert(start.checkpoint, start.written, self._engine)
+        elif start.checkpoint:
             resume.load(start.checkpoint, self._engine, processes)
         self._loader = Loader(
             inputs.stream, train.global_batch_size, train.micro_batch_size, mesh.data_rank, mesh.data

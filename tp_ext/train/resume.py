@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from tp_ext.checkpoint.partitions import Layout, open_optimized
 from tp_ext.errors import CheckpointError, RecipeError
 from tp_ext.output import MANIFEST, check_files, size_and_hash, sync, write_json, write_manifest
 from tp_ext.settings import build, read_json
@@ -23,13 +24,15 @@ from tp_ext.train.processes import Processes
 
 KIND = "tp_ext checkpoint 1"
 STATE, TAG = "state.json", "engine"
+SHAPE = ("processes_num", "tensor", "pipeline", "zero", "offload")
+"""How the work is spread: of the identity of a run what may be another one when it goes on."""
 WRITER = "[enforce fail at inline_container"
 """What torch's writer of checkpoints begins with when it cannot write."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What must be the same for a run to go on from a checkpoint."""
+    """What makes a run: its shape may change from one checkpoint to the next, all else must be the same."""
 
     dataset_sha256: str | None
     """None when there are sources."""
@@ -52,6 +55,14 @@ class Identity:
     document_mask: bool = False
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Name to the dataset's hash and its share of the targets."""
+
+
+    def described(self) -> str:
+        """The shape in a few words."""
+        return (
+            f"tensor {self.tensor}, pipeline {self.pipeline}, ZeRO {self.zero}, offload {self.offload}, "
+            f"{self.processes_num} process{'es' * (self.processes_num > 1)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +194,7 @@ def processes_of(path: Path) -> int:
 def read_state(path: Path, expected: Identity, hashes: bool = True) -> State:
     """How far the checkpoint at `path` is. Raises CheckpointError when it is damaged or of another run.
 
+    It can be of another shape than is `expected`: the identity in it is the one it was written with.
     Without `hashes` files are compared by size only.
     """
     manifest = read_json(path / MANIFEST, CheckpointError)
@@ -193,11 +205,18 @@ def read_state(path: Path, expected: Identity, hashes: bool = True) -> State:
     state = build(State, read_json(path / STATE, CheckpointError), str(path / STATE), problems)
     if state is None:
         raise CheckpointError("\n".join(problems))
-    differences = list(_differences("", dataclasses.asdict(state.identity), dataclasses.asdict(expected)))
+    there, here = ({name: value for name, value in dataclasses.asdict(identity).items() if name not in SHAPE}
+                   for identity in (state.identity, expected))  # fmt: skip
+    differences = list(_differences("", there, here))
     if differences:
         raise CheckpointError(
             f"{path}: belongs to another run: {'; '.join(differences)}. "
             "Set these back, or name another train.output_model_path"
+        )
+    if state.identity != expected and expected.dtype == "fp16":
+        raise CheckpointError(
+            f"{path}: was written with {state.identity.described()}; with fp16 a run goes on at the same shape only "
+            f"(here: {expected.described()})"
         )
     return state
 
@@ -225,6 +244,12 @@ def load(path: Path, engine: Engine, processes: Processes) -> None:
     torch.set_rng_state(state["host"])
     if processes.device.type == "cuda":
         torch.cuda.set_rng_state(state["device"], processes.device)
+
+
+def convert(path: Path, written: Identity, engine: Engine) -> None:
+    """Bring weights and optimizer to where they were in a run of the shape that `path` was `written` with."""
+    layout = Layout(written.zero, written.tensor, written.pipeline, engine.config.tie_weights)
+    engine.carry(open_optimized(path / TAG, layout))
 
 
 def _random_state(processes: Processes) -> dict[str, torch.Tensor]:

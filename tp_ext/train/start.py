@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class Start:
     state: State
     total_steps: int
     """Steps of the whole run."""
+    written: Identity | None = None
+    """With which shape the checkpoint was written, where that is another one than that of the run."""
 
 
 def find_start(recipe: Recipe, inputs: Inputs, processes: Processes) -> Start:
@@ -55,7 +58,9 @@ def find_start(recipe: Recipe, inputs: Inputs, processes: Processes) -> Start:
     processes.agree(problem)
     if checkpoint:
         _refuse_later(output, checkpoint, state)
-    return Start(checkpoint, state, _total_steps(recipe, inputs, state))
+    written = state.identity if state.identity != identity else None
+    state = dataclasses.replace(state, identity=identity)
+    return Start(checkpoint, state, _total_steps(recipe, inputs, state), written)
 
 
 def identity_of(recipe: Recipe, inputs: Inputs, processes_num: int) -> Identity:
@@ -72,9 +77,12 @@ def identity_of(recipe: Recipe, inputs: Inputs, processes_num: int) -> Identity:
     )  # fmt: skip
 
 
-def tell_changes(recipe: Recipe, state: State) -> None:
-    """Say from where the run goes on, and which settings differ from those it began with."""
+def tell_changes(recipe: Recipe, start: Start) -> None:
+    """Say from where the run goes on, what is converted, and which settings differ from those it began with."""
+    state = start.state
     say(f"resuming at step {state.step}, instance {state.position:,}, {state.tokens:,} tokens")
+    if start.written:
+        say(f"converting the optimizer's state: {start.written.described()} -> {state.identity.described()}")
     for line in changes_of(recipe, state):
         say(line)
 
@@ -98,7 +106,8 @@ def explain_resume(recipe: Recipe) -> Iterator[str]:
     if checkpoint is None:
         yield "no checkpoint: the run would begin at step 1"
         return
-    state = resume.read_state(checkpoint, identity_of(recipe, inputs, resume.processes_of(checkpoint)), hashes=False)
+    identity = identity_of(recipe, inputs, resume.processes_of(checkpoint))
+    state = resume.read_state(checkpoint, identity, hashes=False)
     total = _total_steps(recipe, inputs, state)
     yield f"{checkpoint}: step {state.step} of {total}, {state.tokens:,} tokens learned from"
     yield from changes_of(recipe, state)
@@ -111,7 +120,10 @@ def explain_resume(recipe: Recipe) -> Iterator[str]:
     for each in seen(inputs.stream, inputs.tokenizer, range(state.position, state.position + NEXT)):
         found = [f"{passage.document} ({origin.path}, byte {origin.offset})" for passage, origin in each.passages]
         yield f"  instance {each.index}{f' of {each.source}' if each.source else ''}: document {', '.join(found)}"
-    yield f"converted: nothing; processes: {state.identity.processes_num}, as before, with ZeRO {state.identity.zero}"
+    if state.identity == identity:
+        yield f"converted: nothing; {state.identity.described()}, as before"
+    else:
+        yield f"converted: weights and optimizer state, from {state.identity.described()} to {recipe.parallel.described()}"
 
 
 def _refuse_later(output: Path, checkpoint: Path, state: State) -> None:

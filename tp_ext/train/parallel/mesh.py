@@ -79,6 +79,14 @@ class Mesh:
             distributed.broadcast(tensor, src=self.grid.stage_to_global(stage), group=self.grid.pp_proc_group)
         return tensor
 
+    def from_first_share(self, tensor: Tensor) -> Tensor:
+        """The tensor of the process that has the same weights and the first share of the data, in all that have them."""
+        if self.data > 1:
+            source = self.stage * self.data * self.tensor + self.tensor_rank
+            group = None if self.is_plain else self.grid.get_data_parallel_group()
+            distributed.broadcast(tensor, src=source, group=group)
+        return tensor
+
     def whole(self, part: Tensor, axis: int | None) -> Tensor:
         """A weight from the parts of all processes of the tensor group."""
         if self.tensor == 1 or axis is None:
