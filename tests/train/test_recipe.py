@@ -6,7 +6,7 @@ from conftest import ROOT
 
 from tp_ext.errors import RecipeError
 from tp_ext.models import build
-from tp_ext.train.engine import deepspeed_settings
+from tp_ext.train.derived import deepspeed_settings
 from tp_ext.train.inputs import config_of_recipe
 from tp_ext.train.recipe import parse_recipe, read_recipe
 

@@ -81,10 +81,7 @@ class Source:
         return replace(self, config=self.config.replace(vocab_size=pieces, vocab_padding=0), shapes=shapes, read=read)
 
     def padded(self, multiple: int) -> Source:
-        """The same model with rows added that stand for no piece, up to a number divisible by `multiple`.
-
-        They are the mean of the others: a row of zeros would have a logit of its own.
-        """
+        """The same model with rows added that stand for no piece, up to a number divisible by `multiple`."""
         rows = -(-self.config.rows // multiple) * multiple
         added = rows - self.config.rows
         grown = {name for name in (EMBEDDING, HEAD) if name in self.shapes} if added else set()
@@ -93,8 +90,7 @@ class Source:
         def read() -> Named:
             for name, tensor in self.read():
                 if name in grown:
-                    mean = tensor[: self.config.pieces].float().mean(0).to(tensor.dtype)
-                    tensor = torch.cat([tensor, mean.expand(added, -1)])
+                    tensor = with_rows(tensor, self.config.pieces, added)
                 yield name, tensor
 
         padding = self.config.vocab_padding + added
@@ -127,6 +123,15 @@ def _xxh3_of(file: Path) -> bytes:
         while block := content.read(1 << 22):
             digest.update(block)
     return digest.digest()
+
+
+def with_rows(table: Tensor, pieces: int, added: int) -> Tensor:
+    """A table [rows, E] with so many rows more that stand for no piece.
+
+    They are the mean of those of the pieces: a row of zeros would have a logit of its own.
+    """
+    mean = table[:pieces].float().mean(0).to(table.dtype)
+    return torch.cat([table, mean.expand(added, -1)])
 
 
 def shapes_of(family: Family, config: ModelConfig) -> Shapes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from tp_ext.config import ModelConfig
 from tp_ext.errors import ConfigError, suggest
 from tp_ext.models.bloom import BLOOM
@@ -29,9 +27,3 @@ def build(config: ModelConfig) -> Decoder:
     model = family_of(families, config).build(config)
     assert isinstance(model, Decoder)
     return model
-
-
-def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes of all parameters of a model, each once (a tied head is the embedding)."""
-    with torch.device("meta"):
-        return {name: tuple(parameter.shape) for name, parameter in build(config).named_parameters()}

@@ -23,19 +23,25 @@ MOST_TOKENS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A request for a completion."""
+class _Plain:
+    """The settings whose type is plain."""
 
     model: str
-    prompt: str | list[int]
     max_tokens: int = 16
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int = 0
-    stop: str | list[str] | None = None
     stream: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(_Plain):
+    """A request for a completion."""
+
+    prompt: str | list[int]
+    stop: str | list[str] | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -65,20 +71,6 @@ def read_request(values: Mapping[str, Any]) -> Asked:
     raise_all(ConfigError, problems)
     assert asked is not None and prompt is not None
     return Asked(prompt=prompt, stop=stop, **vars(asked))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plain:
-    """The settings whose type is plain."""
-
-    model: str
-    max_tokens: int = 16
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-    stream: bool = False
 
 
 @dataclass

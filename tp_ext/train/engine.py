@@ -1,4 +1,4 @@
-"""The DeepSpeed engine of a recipe: the model with its weights, the optimizer and the derived configuration."""
+"""The DeepSpeed engine of a recipe: the model with its weights, in training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tp_ext.checkpoint.partitions import Optimized
 from tp_ext.checkpoint.shards import axis_of, parts_of
-from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source
+from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source, with_rows
 from tp_ext.checkpoint.tensors import DTYPES, Shape
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError
@@ -19,6 +19,7 @@ from tp_ext.models import build
 from tp_ext.models.decoder import Decoder, initial_weight
 from tp_ext.train import feed
 from tp_ext.train.carry import Carrier
+from tp_ext.train.derived import deepspeed_settings, make_optimizer
 from tp_ext.train.lora import adapt, adapted_of, adapted_shapes, is_factor, load_trained, merged
 from tp_ext.train.moved import Moved
 from tp_ext.train.parallel.mesh import Mesh
@@ -148,7 +149,7 @@ class Engine:
         config, shape = self.config, self._shapes[name]
         added = self._padded.rows - config.rows if name in (EMBEDDING, HEAD) else 0
         weight = initial_weight(name, torch.Size((shape[0] - added, *shape[1:])), config, self._recipe.train.seed)
-        return torch.cat([weight, weight[: config.pieces].mean(0).expand(added, -1)]) if added else weight
+        return with_rows(weight, config.pieces, added) if added else weight
 
     @property
     def is_pipeline(self) -> bool:
@@ -278,50 +279,3 @@ class Engine:
             dtype, device = DTYPES[self._recipe.train.dtype], self._processes.device
             part = torch.empty(cut.shape(shape) if cut else shape, dtype=dtype, device=device)
         return self.mesh.from_stage(part, owner)
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) that decays matrices, and neither norms nor biases."""
-    train = recipe.train
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trained if _dimensions(p) > 1]
-    others = [p for p in trained if _dimensions(p) <= 1]
-    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    settings: dict[str, Any] = {"lr": train.learning_rate, "betas": (train.beta1, train.beta2), "eps": train.eps}
-    if recipe.parallel.offload != "none":
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        offloaded: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
-        return offloaded
-    return torch.optim.AdamW(groups, fused=True, **settings)
-
-
-def _dimensions(parameter: Tensor) -> int:
-    """Dimensions of a parameter, of the whole one where ZeRO 3 has partitioned it."""
-    return len(getattr(parameter, "ds_shape", parameter.shape))
-
-
-def deepspeed_settings(recipe: Recipe, shares: int) -> dict[str, Any]:
-    """The DeepSpeed configuration that a recipe means when the data is in so many shares."""
-    train, parallel = recipe.train, recipe.parallel
-    zero: dict[str, Any] = {"stage": parallel.zero}
-    if parallel.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    if parallel.offload == "all":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    settings: dict[str, Any] = {
-        "train_batch_size": train.global_batch_size,
-        "train_micro_batch_size_per_gpu": train.micro_batch_size,
-        "gradient_accumulation_steps": recipe.accumulation_steps(shares),
-        "gradient_clipping": 0.0 if parallel.zero == 0 and train.dtype == "fp32" else train.max_grad_norm,
-        "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 1 << 60,
-    }
-    if train.dtype != "fp32":
-        settings[train.dtype] = {"enabled": True}
-    if train.dtype == "bf16":  # without it ZeRO 1 and 2 would make steps of gradients that are no numbers
-        settings["bf16"]["check_grad_overflow"] = True
-    for name, value in parallel.deepspeed.items():
-        settings[name] = {**settings[name], **value} if isinstance(settings.get(name), dict) else value
-    return settings

@@ -9,13 +9,14 @@ from typing import Any
 
 from tp_ext.checkpoint.formats import open_model
 from tp_ext.checkpoint.shards import check_degree
-from tp_ext.checkpoint.source import Source
+from tp_ext.checkpoint.source import Source, shapes_of
 from tp_ext.config import ModelConfig
 from tp_ext.data.mixture import Epochs, Mixture
 from tp_ext.data.pack import Windows, pack
 from tp_ext.data.store import Store
 from tp_ext.errors import CheckpointError, DatasetError, RecipeError
-from tp_ext.models import config_of, families, shapes_of
+from tp_ext.models import config_of, families
+from tp_ext.registry import family_of
 from tp_ext.tokens.rows import check_beside, check_rows
 from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
 from tp_ext.train.lora import adapted_of
@@ -118,7 +119,7 @@ def check_parallel(config: ModelConfig, parallel: ParallelSection) -> None:
     if parallel.pipeline > config.layers_num:
         raise RecipeError(f"recipe.parallel.pipeline: {parallel.pipeline} stages for {config.layers_num} layers")
     try:
-        check_degree(shapes_of(config), padded(config, parallel.tensor), parallel.tensor)
+        check_degree(shapes_of(family_of(families, config), config), padded(config, parallel.tensor), parallel.tensor)
     except CheckpointError as error:
         raise RecipeError(f"recipe.parallel.tensor: {error}") from None
 

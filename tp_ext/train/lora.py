@@ -115,11 +115,16 @@ def adapt(model: Decoder, adapted: Adapted) -> None:
 
 def adapted_shapes(config: ModelConfig, adapted: Adapted | None) -> Shapes:
     """Shapes of all parameters of a model in training, each once, LoRA's factors among them."""
+    return {name: tuple(parameter.shape) for name, parameter in _outline(config, adapted).named_parameters()}
+
+
+def _outline(config: ModelConfig, adapted: Adapted | None) -> Decoder:
+    """The model in training without values."""
     with torch.device("meta"):
         model = build(config)
         if adapted:
             adapt(model, adapted)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return model
 
 
 def _leave_out_frozen(model: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
@@ -154,10 +159,7 @@ class Counts:
 @cache
 def counts_of(config: ModelConfig, lora: LoraSection | None) -> Counts:
     """Parameters of a model, LoRA's factors among them; a tied output layer counts once."""
-    with torch.device("meta"):
-        model = build(config)
-        if lora:
-            adapt(model, adapted_of(lora, config))
+    model = _outline(config, adapted_of(lora, config) if lora else None)
     frozen = {name: each.numel() for name, each in model.named_parameters() if not each.requires_grad}
     total = sum(each.numel() for each in model.parameters())
     looked_up = 0 if config.tie_weights else frozen.get(EMBEDDING, 0)
