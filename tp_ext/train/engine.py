@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -216,9 +217,16 @@ class Engine:
         limit = self._recipe.train.max_grad_norm or float("inf")
         return clip_gradients(self._engine.module.parameters(), limit, self.mesh)
 
-    def save(self, folder: str, tag: str) -> None:
-        """Write the weights that are trained, and optimizer state; every process calls it."""
+    def save(self, folder: str, tag: str) -> dict[Path, dict[str, Any]]:
+        """Write the weights that are trained, and optimizer state; every process calls it. Raises OSError.
+
+        Gives what a manifest says of the files that this process wrote.
+        """
+        from tp_ext.train.writing import HashingEngine
+
+        self._engine.checkpoint_engine = writer = HashingEngine()
         self._engine.save_checkpoint(folder, tag=tag, save_latest=False, exclude_frozen_parameters=self.adapted is not None)
+        return writer.written
 
     def load(self, folder: str, tag: str) -> None:
         """Read what `save` wrote; every process calls it."""
