@@ -209,17 +209,13 @@ def from_table(
     """
     shapes = shapes_of(family, config)
     found = dict(weights.shapes)
-    tied: tuple[str, str] | None = None
-    if config.tie_weights and head in found:
-        del found[head]
-        assert head is not None
-        tied = (head, next(row.theirs for row in rows if row.ours == (EMBEDDING,)))
+    tied = head if config.tie_weights and head in found else None
+    if tied is not None:
+        del found[tied]
     compare_shapes(found, their_shapes(rows, shapes, config), str(path), by)
 
     def read(wanted: Wanted | None = None) -> Named:
         asked = _asked(wanted, shapes)
-        if tied and EMBEDDING in asked:
-            _check_tied(weights, *tied, asked[EMBEDDING])
         by_ours = {name: row for row in rows for name in row.ours}
         held: dict[str, Tensor] = {}  # the other parts of a fused tensor, until their turn
         for name in shapes:
@@ -227,6 +223,8 @@ def from_table(
                 continue
             if name not in held:
                 held.update(_read_row(weights, by_ours[name], asked, config))
+            if tied and name == EMBEDDING:
+                _check_tied(weights, tied, by_ours[name].theirs, held[name], asked[name])
             yield name, held.pop(name)
 
     return Source(path, kind, family, config, shapes, dtype or _dtype_of(weights), read, **more)
@@ -270,9 +268,9 @@ def to_table(source: Source, rows: Sequence[Row]) -> tuple[Shapes, Callable[[], 
     return shapes, read
 
 
-def _check_tied(weights: Weights, head: str, table: str, span: Span | None) -> None:
-    """Raise CheckpointError when a head is stored beside the embedding it is tied to and differs from it in a span."""
-    if not torch.equal(weights.read(head, span), weights.read(table, span)):
+def _check_tied(weights: Weights, head: str, table: str, found: Tensor, span: Span | None) -> None:
+    """Raise CheckpointError when a span of a head differs from what was `found` in the embedding it is tied to."""
+    if not torch.equal(weights.read(head, span), found):
         raise CheckpointError(
             f"{weights.path}: {head} differs from {table}, but the configuration ties them; "
             "set tie_weights (tie_word_embeddings) to false to keep both"

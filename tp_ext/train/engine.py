@@ -20,6 +20,7 @@ from tp_ext.models.decoder import Decoder, initial_weight
 from tp_ext.train import feed
 from tp_ext.train.carry import Carrier
 from tp_ext.train.derived import deepspeed_settings, make_optimizer
+from tp_ext.train.heap import given_back
 from tp_ext.train.lora import adapt, adapted_of, adapted_shapes, load_trained, merged
 from tp_ext.train.moved import Moved
 from tp_ext.train.parallel.mesh import Mesh
@@ -55,11 +56,12 @@ class Engine:
         self._padded = padded(config, self.mesh.tensor)
         """With rows that only make the vocabulary divide; they leave in no export."""
         self._shapes = adapted_shapes(self._padded, self.adapted)
-        model = self._model(settings)
-        self._owners = self._find_owners(model)
         begun_from = source.padded(self.mesh.tensor) if source else None
         assert begun_from is None or begun_from.config.rows == self._padded.rows
-        give_weights(model, self._shapes, begun_from, self._initial, self.mesh, recipe.parallel.zero == 3)
+        with given_back():
+            model = self._model(settings)
+            self._owners = self._find_owners(model)
+            give_weights(model, self._shapes, begun_from, self._initial, self.mesh)
         model.encoder.checkpoint_every = recipe.model.checkpoint_every if recipe.model.checkpoint_activations else 0
         model.train()
         optimizer = make_optimizer(model, recipe)

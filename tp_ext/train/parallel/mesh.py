@@ -72,7 +72,7 @@ class Mesh:
 
     def part(self, name: str) -> Part | None:
         """The part of a weight that this process has, where it has the layer; None stands for all of it."""
-        return parts_of(name, self.tensor)[self.tensor_rank]
+        return parts_of(name, self.tensor)[self.tensor_rank] if self.tensor > 1 else None
 
     def one_per_share(self, values: Sequence[T]) -> list[T]:
         """Of a value of every process, in order of rank, that of one process for each share of the data."""
