@@ -15,12 +15,12 @@ from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source, with_rows
 from tp_ext.checkpoint.tensors import DTYPES, Shape
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError
+from tp_ext.heap import freed_is_given_back
 from tp_ext.models import build
 from tp_ext.models.decoder import Decoder, initial_weight
 from tp_ext.train import feed
 from tp_ext.train.carry import Carrier
 from tp_ext.train.derived import deepspeed_settings, make_optimizer
-from tp_ext.train.heap import given_back
 from tp_ext.train.lora import adapt, adapted_of, adapted_shapes, load_trained, merged
 from tp_ext.train.moved import Moved
 from tp_ext.train.parallel.mesh import Mesh
@@ -58,7 +58,7 @@ class Engine:
         self._shapes = adapted_shapes(self._padded, self.adapted)
         begun_from = source.padded(self.mesh.tensor) if source else None
         assert begun_from is None or begun_from.config.rows == self._padded.rows
-        with given_back():
+        with freed_is_given_back():
             model = self._model(settings)
             self._owners = self._find_owners(model)
             give_weights(model, self._shapes, begun_from, self._initial, self.mesh)
