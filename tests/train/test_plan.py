@@ -274,3 +274,9 @@ def test_every_contradiction_of_model_and_recipe_is_a_problem_without_data():
                 "recipe.train.warmup", "recipe.parallel: tensor 64 x pipeline 1 needs a multiple of 64"]  # fmt: skip
     assert all(any(each in problem for problem in made.problems) for each in expected), made.problems
     assert made.steps == 10 and made.stages == [] and made.choices
+
+
+def test_a_model_that_is_not_known_at_all_is_told_with_what_would_do():
+    values = ["model.size=null", "model.spm_model_path=nowhere/tokenizer.model"]
+    with pytest.raises(RecipeError, match=r"nowhere/tokenizer.model: no such .*; without it a plan needs model.size"):
+        plan(read_recipe(ROOT / "recipes" / "llama7b_zh.json", values), Machines(gpus=1))

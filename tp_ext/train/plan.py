@@ -114,7 +114,7 @@ def _opened(recipe: Recipe, dataset_tokens: int | None) -> _Found:
         lines = str(error).splitlines()
         config, source = _model(recipe)
         if config is None:
-            raise
+            raise RecipeError(f"{error}; without it a plan needs model.size, or a model JSON with vocab_size") from None
     notes = [f"the model is as {source} says, of {config.rows:,} rows: "
              f"{recipe.model.pretrained_model_path} is not here"] if source else []  # fmt: skip
     steps = recipe.train.total_steps
