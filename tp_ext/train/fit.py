@@ -9,8 +9,9 @@ import torch
 
 from tp_ext.config import ModelConfig
 from tp_ext.errors import RecipeError
+from tp_ext.train.choices import choices
 from tp_ext.train.memory import PROCESS, memory_of
-from tp_ext.train.plan import GIB, choices
+from tp_ext.train.pace import GIB, Machines
 from tp_ext.train.processes import processes_here
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.report import say
@@ -33,9 +34,11 @@ def check_memory(recipe: Recipe, config: ModelConfig) -> None:
         told = told or _excess("the host's memory", planned.offloaded + int(PROCESS), own)
     if told is None:
         return
-    fitting = next(choices(recipe, config, world, limit, on_gpu), None)
-    advice = f"{fitting[0]} would, in {fitting[1] / GIB:.2f} GiB" if fitting else (
-        "no zero stage, offload or checkpointing would; use more processes, a smaller train.micro_batch_size or model"
+    here = processes_here()
+    machines = Machines(gpus=world if on_gpu else 0, machines=-(-world // here), memory=limit, host_memory=own * here)
+    fitting = next(iter(choices(recipe, config, machines)), None)
+    advice = f"{fitting.described()} would, in {fitting.memory.device / GIB:.2f} GiB" if fitting else (
+        "no shape, zero stage, offload or checkpointing would; use more processes, a smaller train.micro_batch_size or model"
     )  # fmt: skip
     if recipe.guard.memory == "warn":
         say(f"warning: {told}; {advice}")

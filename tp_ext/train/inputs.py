@@ -14,7 +14,7 @@ from tp_ext.config import ModelConfig
 from tp_ext.data.mixture import Epochs, Mixture
 from tp_ext.data.pack import Windows, pack
 from tp_ext.data.store import Store
-from tp_ext.errors import CheckpointError, DatasetError, RecipeError
+from tp_ext.errors import CheckpointError, DatasetError, RecipeError, raise_all
 from tp_ext.models import config_of, families
 from tp_ext.registry import family_of
 from tp_ext.tokens.rows import check_beside, check_rows
@@ -94,24 +94,35 @@ def open_inputs(recipe: Recipe) -> Inputs:
     if config.vocab_size is None or source is None:
         config = config.replace(vocab_size=config.vocab_size or tokenizer.vocab_size + config.vocab_padding)
     check_rows(config, tokenizer)
-    if config.rotary_position_embedding and recipe.data.seq_length > config.max_seq_length:
-        raise RecipeError(
-            f"recipe.data.seq_length: {recipe.data.seq_length} is longer than the model's max_seq_length "
-            f"{config.max_seq_length}"
-        )
-    if recipe.lora:
-        adapted_of(recipe.lora, config)
-    check_parallel(config, recipe.parallel)
     total_steps = recipe.train.total_steps
     if total_steps is None:
         total_steps = max(1, steps_of_epochs(recipe, data.stream, 0))
-    warm = warmup_steps(recipe.train.warmup, total_steps)
-    if warm >= total_steps:
-        raise RecipeError(f"recipe.train.warmup: {warm} steps do not fit into the run's {total_steps}")
+    raise_all(RecipeError, check_model(recipe, config, total_steps))
     return Inputs(
         tokenizer=tokenizer, stream=data.stream, stores=data.stores, sources=data.sources, config=config, source=source,
         held_out=held_out, total_steps=total_steps,
     )  # fmt: skip
+
+
+def check_model(recipe: Recipe, config: ModelConfig, total_steps: int | None) -> list[str]:
+    """What does not fit together in a recipe, its model and its length, if that is known: a line each."""
+    problems = []
+    if config.rotary_position_embedding and recipe.data.seq_length > config.max_seq_length:
+        problems.append(f"recipe.data.seq_length: {recipe.data.seq_length} is longer than the model's max_seq_length "
+                        f"{config.max_seq_length}")  # fmt: skip
+    try:
+        if recipe.lora:
+            adapted_of(recipe.lora, config)
+    except RecipeError as error:
+        problems += str(error).splitlines()
+    try:
+        check_parallel(config, recipe.parallel)
+    except RecipeError as error:
+        problems += str(error).splitlines()
+    warm = warmup_steps(recipe.train.warmup, total_steps) if total_steps else 0
+    if total_steps and warm >= total_steps:
+        problems.append(f"recipe.train.warmup: {warm} steps do not fit into the run's {total_steps}")
+    return problems
 
 
 def check_parallel(config: ModelConfig, parallel: ParallelSection) -> None:

@@ -115,10 +115,10 @@ def adapt(model: Decoder, adapted: Adapted) -> None:
 
 def adapted_shapes(config: ModelConfig, adapted: Adapted | None) -> Shapes:
     """Shapes of all parameters of a model in training, each once, LoRA's factors among them."""
-    return {name: tuple(parameter.shape) for name, parameter in _outline(config, adapted).named_parameters()}
+    return {name: tuple(parameter.shape) for name, parameter in outline(config, adapted).named_parameters()}
 
 
-def _outline(config: ModelConfig, adapted: Adapted | None) -> Decoder:
+def outline(config: ModelConfig, adapted: Adapted | None) -> Decoder:
     """The model in training without values."""
     with torch.device("meta"):
         model = build(config)
@@ -148,7 +148,7 @@ def load_trained(src: Mapping[str, Tensor], dst: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters of a model in training."""
+    """Parameters of a model in training, or of a process's share of it."""
 
     all: int
     trained: int
@@ -159,9 +159,14 @@ class Counts:
 @cache
 def counts_of(config: ModelConfig, lora: LoraSection | None) -> Counts:
     """Parameters of a model, LoRA's factors among them; a tied output layer counts once."""
-    model = _outline(config, adapted_of(lora, config) if lora else None)
-    frozen = {name: each.numel() for name, each in model.named_parameters() if not each.requires_grad}
-    total = sum(each.numel() for each in model.parameters())
+    model = outline(config, adapted_of(lora, config) if lora else None)
+    return count(dict(model.named_parameters()), config)
+
+
+def count(parameters: Mapping[str, nn.Parameter], config: ModelConfig) -> Counts:
+    """The counts of some of a model's parameters, by their names."""
+    frozen = {name: each.numel() for name, each in parameters.items() if not each.requires_grad}
+    total = sum(each.numel() for each in parameters.values())
     looked_up = 0 if config.tie_weights else frozen.get(EMBEDDING, 0)
     return Counts(total, total - sum(frozen.values()), sum(frozen.values()) - looked_up)
 

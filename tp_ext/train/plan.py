@@ -3,162 +3,186 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from tp_ext.checkpoint.files import DTYPES
+from tp_ext.checkpoint.formats import open_model
+from tp_ext.checkpoint.tensors import DTYPES
 from tp_ext.config import ModelConfig
 from tp_ext.errors import RecipeError, UserError
-from tp_ext.progress import clock, short
-from tp_ext.train.inputs import config_of_recipe, open_inputs
+from tp_ext.models import families
+from tp_ext.tokens.tokenizer import open_tokenizer
+from tp_ext.train.choices import Choice, choices
+from tp_ext.train.inputs import check_model, check_parallel, config_of_recipe, open_inputs
 from tp_ext.train.lora import Counts, counts_of
-from tp_ext.train.memory import PROCESS, Memory, checkpoint_bytes, memory_of
-from tp_ext.train.recipe import Recipe
+from tp_ext.train.memory import PROCESS, Memory, checkpoint_bytes, memories_of
+from tp_ext.train.pace import GIB, Machines, Pace, pace_of
+from tp_ext.train.parallel.mesh import data_degree
+from tp_ext.train.recipe import ParallelSection, Recipe
 from tp_ext.train.report import flops_per_token
-
-GIB = 2**30
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machines:
-    """What a run is planned for."""
-
-    gpus: int
-    """Processes in all; 0 plans for a single process on a CPU."""
-    machines: int = 1
-    memory: int = 80 * GIB
-    """Bytes of a GPU, or of the host without one."""
-    host_memory: int | None = None
-    """Bytes of a machine's own memory; None where it is not known."""
-    flops: float = 312e12
-    """Floating-point operations a second that a GPU is said to make in the run's type."""
-    utilisation: float = 0.4
-    """The share of them that the model's own are assumed to be."""
-
-    @property
-    def processes(self) -> int:
-        """Processes of the run."""
-        return max(self.gpus, 1)
+from tp_ext.train.share import Share, shares_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run will need."""
 
+    config: ModelConfig
     parameters: Counts
-    memory: Memory
+    stages: list[tuple[Share, Memory]]
+    """What a process of each pipeline stage has and needs; none where the model cannot be cut as the recipe says."""
+    otherwise: int
+    """Bytes of the largest process if activations were kept where they are computed again, or the other way round."""
     host: int
     """Bytes of a machine's own memory, for all of its processes."""
     checkpoint: int
+    result: int
+    """Bytes of what is written at the end."""
     steps: int | None
     """None where the data that decide it are not there yet."""
     tokens_per_step: int
     flops_per_step: float
     seconds: float | None
+    pace: Pace | None
+    """None where the processes do not divide."""
     problems: list[str]
-    choices: list[tuple[str, int]]
-    """Other settings that fit, the cheapest first, with the bytes that each needs of a GPU."""
+    notes: list[str]
+    choices: list[Choice]
+    """The shapes that fit, the fastest first."""
 
 
-def parse_bytes(text: str) -> int:
-    """Bytes written as `80G`, `512M` or a number, in powers of 1024. Raises RecipeError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not found:
-        raise RecipeError(f"'{text}': expected an amount of memory, for instance 80G")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+@dataclass(frozen=True)
+class _Found:
+    """What could be opened of what a recipe names."""
+
+    config: ModelConfig
+    steps: int | None
+    problems: list[str]
+    notes: list[str]
 
 
-def plan(recipe: Recipe, machines: Machines) -> Plan:
+def plan(recipe: Recipe, machines: Machines, dataset_tokens: int | None = None) -> Plan:
     """The plan of a recipe. What its inputs lack or contradict is among the problems, as far as a plan can be made.
 
-    Raises a UserError where not even the model is known.
+    `dataset_tokens` stand for data that are not there yet. Raises a UserError where not even the model is known.
     """
-    config, steps, problems = _opened(recipe)
+    found = _opened(recipe, dataset_tokens)
+    config, problems, notes = found.config, found.problems, found.notes
+    parallel, length = recipe.parallel, recipe.data.seq_length
+    on_gpu, pace = machines.gpus > 0, None
     counts = counts_of(config, recipe.lora)
-    on_gpu = machines.gpus > 0
-    memory = memory_of(recipe, config, machines.processes, on_gpu)
-    processes = -(-machines.processes // machines.machines)
-    host = processes * int(PROCESS + (memory.offloaded if on_gpu else memory.device))
     try:
-        recipe.accumulation_steps(machines.processes)
+        data = data_degree(parallel, machines.processes)
+        recipe.accumulation_steps(data)
+        pace = pace_of(recipe, config, machines) if _is_cut(config, parallel) else None
+        notes += _notes(recipe, machines, data)
     except RecipeError as error:
         problems.append(str(error))
-    needed = memory.device if on_gpu else host
-    if needed > machines.memory:
-        problems.append(f"needs {needed / GIB:.1f} GiB of the {machines.memory / GIB:.1f} GiB there are")
-    if machines.host_memory is not None and host > machines.host_memory:
-        problems.append(f"needs {host / GIB:.1f} GiB of the {machines.host_memory / GIB:.1f} GiB of a machine's own memory")
-    tokens = recipe.train.global_batch_size * recipe.data.seq_length
-    flops = flops_per_token(counts.all, config, recipe.data.seq_length, counts.multiplied) * tokens
+    stages, otherwise, host, checkpoint = [], 0, 0, 0
+    if _is_cut(config, parallel):
+        needs = memories_of(recipe, config, machines.processes, on_gpu)
+        stages = list(zip(shares_of(config, recipe.lora, parallel.tensor, parallel.pipeline), needs, strict=True))
+        largest = max(needs, key=lambda memory: memory.device)
+        host = machines.per_machine * int(PROCESS + (largest.offloaded if on_gpu else largest.device))
+        problems += _too_little(largest, host, machines)
+        otherwise, checkpoint = _otherwise(recipe, config, machines), checkpoint_bytes(recipe, config)
+    tokens = recipe.train.global_batch_size * length
+    flops = flops_per_token(counts.all, config, length, counts.multiplied) * tokens
     speed = machines.processes * machines.flops * machines.utilisation
     return Plan(
-        parameters=counts, memory=memory, host=host, checkpoint=checkpoint_bytes(recipe, config), steps=steps,
-        tokens_per_step=tokens, flops_per_step=flops, seconds=steps * flops / speed if steps else None, problems=problems,
-        choices=list(choices(recipe, config, machines.processes, machines.memory)) if on_gpu else [],
+        config=config, parameters=counts, stages=stages, otherwise=otherwise, host=host, checkpoint=checkpoint,
+        result=_result(recipe, counts), steps=found.steps, tokens_per_step=tokens, flops_per_step=flops,
+        seconds=found.steps * flops / speed if found.steps else None, pace=pace, problems=problems, notes=notes,
+        choices=choices(recipe, config, machines),
     )  # fmt: skip
 
 
-def _opened(recipe: Recipe) -> tuple[ModelConfig, int | None, list[str]]:
+def _is_cut(config: ModelConfig, parallel: ParallelSection) -> bool:
+    try:
+        check_parallel(config, parallel)
+    except RecipeError:
+        return False
+    return True
+
+
+def _opened(recipe: Recipe, dataset_tokens: int | None) -> _Found:
     """The model, the number of steps, and what is wrong with the inputs."""
     try:
         inputs = open_inputs(recipe)
-        return inputs.config, inputs.total_steps, []
+        return _Found(inputs.config, inputs.total_steps, [], [])
     except UserError as error:
+        lines = str(error).splitlines()
+        config, source = _model(recipe)
+        if config is None:
+            raise RecipeError(f"{error}; without it a plan needs model.size, or a model JSON with vocab_size") from None
+    notes = [f"the model is as {source} says, of {config.rows:,} rows: "
+             f"{recipe.model.pretrained_model_path} is not here"] if source else []  # fmt: skip
+    steps = recipe.train.total_steps
+    if steps is None and recipe.train.epochs is not None and dataset_tokens is not None:
+        tokens = recipe.train.global_batch_size * recipe.data.seq_length
+        steps = max(1, round(recipe.train.epochs * dataset_tokens / tokens))
+    problems = [*lines, *(line for line in check_model(recipe, config, steps) if line not in lines)]
+    return _Found(config, steps, problems, notes)
+
+
+def _model(recipe: Recipe) -> tuple[ModelConfig | None, str | None]:
+    """The model as far as it is known without the rest, and where from when that is not the pretrained model."""
+    model = recipe.model
+    source = None
+    try:
+        config = open_model(Path(str(model.pretrained_model_path)), families).config if model.pretrained_model_path else None
+    except UserError:
+        config = None
+    if config is None:
         config = config_of_recipe(recipe)
-        if config is None or config.vocab_size is None:
-            raise
-        return config, recipe.train.total_steps, str(error).splitlines()
+        given = next((name for name in ("size", "config_path", "config") if getattr(model, name) is not None), None)
+        source = f"model.{given}" if given and model.pretrained_model_path else None
+    if config is not None and config.vocab_size is None:
+        try:
+            pieces = open_tokenizer(model.spm_model_path).vocab_size
+        except UserError:
+            return None, None
+        config = config.replace(vocab_size=pieces + config.vocab_padding)
+    return config, source
 
 
-def choices(
-    recipe: Recipe, config: ModelConfig, processes: int, limit: int, on_gpu: bool = True
-) -> Iterator[tuple[str, int]]:
-    """What fits into `limit` bytes: without offload first, then without checkpointing, then the lower ZeRO stage, which
-    sends less."""
-    for offload in ("none", "optimizer") if on_gpu else ("none",):
-        for checkpointing in (False, True):
-            for zero in (0, 1, 2, 3):
-                if zero == 0 and (recipe.train.dtype != "fp32" or offload != "none"):
-                    continue
-                tried = dataclasses.replace(
-                    recipe, model=dataclasses.replace(recipe.model, checkpoint_activations=checkpointing),
-                    parallel=dataclasses.replace(recipe.parallel, zero=zero, offload=offload),
-                )  # fmt: skip
-                needed = memory_of(tried, config, processes, on_gpu).device + (0 if on_gpu else int(PROCESS))
-                if needed <= limit:
-                    kept = "activations computed again" if checkpointing else "activations kept"
-                    yield f"zero {zero}, offload {offload}, {kept}", needed
+def _too_little(memory: Memory, host: int, machines: Machines) -> list[str]:
+    """What does not fit."""
+    problems = []
+    needed = memory.device if machines.gpus else host
+    if needed > machines.memory:
+        whose = "a GPU" if machines.gpus else "the process"
+        problems.append(f"does not fit: {whose} needs {needed / GIB:.1f} GiB of {machines.memory / GIB:.1f}")
+    if machines.gpus and machines.host_memory is not None and host > machines.host_memory:
+        problems.append(f"does not fit: a machine's own memory must hold {host / GIB:.1f} GiB and has "
+                        f"{machines.host_memory / GIB:.1f}")  # fmt: skip
+    return problems
 
 
-def told(recipe: Recipe, machines: Machines, made: Plan) -> Iterator[str]:
-    """The lines of a plan to read."""
-    device = "GPU" if machines.gpus else "host"
-    counts = made.parameters
-    part = f", {counts.trained:,} of them trained" if recipe.lora else ""
-    yield f"{counts.all:,} parameters{part}, {recipe.train.dtype}, ZeRO {recipe.parallel.zero}; processes: " \
-          f"{machines.processes}; machines: {machines.machines}"  # fmt: skip
-    yield f"GiB of each process ({device}):"
-    for field in dataclasses.fields(Memory):
-        yield f"  {field.name:<12}{getattr(made.memory, field.name) / GIB:>10.2f}"
-    yield f"  {'at most':<12}{made.memory.device / GIB:>10.2f}  of {machines.memory / GIB:.2f}"
-    yield f"own memory of a machine: {made.host / GIB:.2f} GiB"
-    kept = recipe.train.keep_checkpoints
-    held = f"; {kept} are kept, and one more while it is written" if kept else "; all are kept"
-    result = (counts.trained if recipe.lora else counts.all) * DTYPES[recipe.train.dtype].itemsize
-    name = "the trained model"
-    if recipe.lora:  # in two forms
-        result, name = 2 * result, "the adapter"
-        if recipe.lora.merge:
-            result, name = result + counts.all * DTYPES[recipe.train.dtype].itemsize, "the adapter and the merged model"
-    yield f"disk: {made.checkpoint / GIB:.2f} GiB a checkpoint{held}; {result / GIB:.2f} GiB {name}"
-    yield f"a step: {made.tokens_per_step:,} tokens, {made.flops_per_step:.3g} floating-point operations"
-    if made.steps and made.seconds is not None:
-        yield (f"the run: {made.steps:,} steps, {short(made.steps * made.tokens_per_step)} tokens, "
-               f"{made.steps * made.flops_per_step:.3g} operations, {clock(made.seconds)} (h:mm:ss) at "
-               f"{machines.utilisation:.0%} of {short(machines.flops)} a second (assumed)")  # fmt: skip
-    if made.choices:
-        yield "what fits, the fastest first:"
-        yield from (f"  {needed / GIB:>8.2f} GiB  {name}" for name, needed in made.choices)
-    yield from (f"problem: {problem}" for problem in made.problems)
+def _notes(recipe: Recipe, machines: Machines, data: int) -> list[str]:
+    """What works but is slow."""
+    tensor, pipeline = recipe.parallel.tensor, recipe.parallel.pipeline
+    notes = []
+    if tensor > machines.per_machine:
+        notes.append(f"parallel.tensor {tensor} spans machines of {machines.per_machine} GPUs and sends several times a "
+                     "layer: keep it in a machine and put parallel.pipeline across")  # fmt: skip
+    micro_batches = recipe.accumulation_steps(data)
+    if pipeline > 1 and micro_batches < 4 * pipeline:
+        notes.append(f"parallel.pipeline {pipeline} with {micro_batches} micro-batches a step: stages wait "
+                     f"{(pipeline - 1) / (micro_batches + pipeline - 1):.0%} of the time; have at least "
+                     f"{4 * pipeline} (a smaller micro_batch_size or a larger global_batch_size)")  # fmt: skip
+    return notes
+
+
+def _otherwise(recipe: Recipe, config: ModelConfig, machines: Machines) -> int:
+    model = dataclasses.replace(recipe.model, checkpoint_activations=not recipe.model.checkpoint_activations)
+    other = dataclasses.replace(recipe, model=model)
+    return max(each.device for each in memories_of(other, config, machines.processes, machines.gpus > 0))
+
+
+def _result(recipe: Recipe, counts: Counts) -> int:
+    """Bytes of the trained model, or of the adapter in its two forms and the merged model if it is asked for."""
+    size = DTYPES[recipe.train.dtype].itemsize
+    if not recipe.lora:
+        return counts.all * size
+    return size * (2 * counts.trained + (counts.all if recipe.lora.merge else 0))

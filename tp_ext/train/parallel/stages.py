@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 from collections.abc import Callable
 from typing import Any
 
 from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
-from deepspeed.runtime.utils import partition_balanced
 from torch import Tensor, nn
 
 from tp_ext.models.decoder import Decoder
 from tp_ext.nn.documents import spans_of
 from tp_ext.nn.loss import IGNORED
+from tp_ext.train.parallel.balance import stages_of
 from tp_ext.train.parallel.mesh import Mesh
 
 EMBEDDING = "embedding"
@@ -48,10 +47,10 @@ class Stages(PipelineModule):  # type: ignore[misc]
             super().__init__(layers, topology=mesh.topology, loss_fn=self._loss)
 
     def _partition_layers(self, method: str = "parameters") -> None:
-        """Cut where the largest stage is smallest, in parameters; every stage has a layer at least."""
+        """Cut as `stages_of` says, by parameters."""
         decoder, _ = self._given
-        weights = [_size(decoder.embedding), *map(_size, decoder.encoder.transformer), _size(decoder.target)]
-        self.parts = partition_balanced(weights=weights, num_parts=self.num_stages)
+        stages = stages_of(decoder, self.num_stages)
+        self.parts = [stage.start for stage in stages] + [stages[-1].stop]
         self._set_bounds(start=self.parts[self.stage_id], stop=self.parts[self.stage_id + 1])
 
     def _build(self) -> None:
@@ -94,7 +93,3 @@ class Stages(PipelineModule):  # type: ignore[misc]
         targets, seg, weight = labels
         loss: Tensor = self.target(hidden, targets.masked_fill(seg == 0, IGNORED)) * weight
         return loss
-
-
-def _size(module: nn.Module) -> int:
-    return sum(math.prod(parameter.shape) for parameter in module.parameters())
