@@ -14,7 +14,7 @@ from tp_ext.checkpoint.shards import axis_of, parts_of
 from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source, with_rows
 from tp_ext.checkpoint.tensors import DTYPES, Shape
 from tp_ext.config import ModelConfig
-from tp_ext.errors import CheckpointError
+from tp_ext.errors import CheckpointError, RecipeError
 from tp_ext.models import build
 from tp_ext.models.decoder import Decoder, initial_weight
 from tp_ext.train import feed
@@ -116,6 +116,13 @@ class Engine:
             return dict.fromkeys(self._shapes, 0)
         names = [name for name, _ in model.named_parameters()]
         found = self._processes.gathered((self.mesh.stage, names))
+        adapted = self.adapted
+        idle = sorted({stage + 1 for stage, held in found if adapted and not any(map(adapted.trains, held))})
+        if idle and self._recipe.parallel.zero:  # DeepSpeed's optimizers of ZeRO take at least one parameter
+            raise RecipeError(
+                f"recipe.parallel.pipeline: {self.mesh.pipeline} stages, of which lora trains nothing in stage "
+                f"{', '.join(map(str, idle))}; name target_modules of its layers, take fewer stages, or zero 0"
+            )
         owners = {name: stage for stage, held in reversed(found) for name in held}
         assert set(owners) == set(self._shapes), set(owners) ^ set(self._shapes)
         return owners
