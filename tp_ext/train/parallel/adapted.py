@@ -54,4 +54,4 @@ class ColumnsOfLora(PartOfLora):
             return hidden
         width = hidden.shape[-1]
         kept = F.dropout(hidden.new_ones(*hidden.shape[:-1], width * self._degree), self.dropout)
-        return hidden * kept.narrow(-1, self._rank * width, width)
+        return hidden * kept.narrow(-1, self._rank * width, width).contiguous()  # a view would keep all of it
