@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +59,10 @@ def memory_of(recipe: Recipe, config: ModelConfig, world_size: int, on_gpu: bool
     tensor, pipeline = recipe.parallel.tensor, recipe.parallel.pipeline
     world_size = max(1, world_size // (tensor * pipeline))
     config = part_of(padded(config, tensor), tensor)
-    config = config.replace(layers_num=-(-config.layers_num // pipeline))
+    layers = -(-config.layers_num // pipeline)
+    if recipe.lora and pipeline > 1:
+        recipe = dataclasses.replace(recipe, lora=_of_a_stage(recipe.lora, config, layers))
+    config = config.replace(layers_num=layers)
     zero, offload, half = recipe.parallel.zero, recipe.parallel.offload, recipe.train.dtype != "fp32"
     size, counts = DTYPES[recipe.train.dtype].itemsize, counts_of(config, recipe.lora)
     trained, share = counts.trained, -(-counts.trained // world_size)
@@ -72,6 +76,13 @@ def memory_of(recipe: Recipe, config: ModelConfig, world_size: int, on_gpu: bool
         buckets=BUCKETS[zero] * size * min(trained, int(bucket)), activations=activations_of(recipe, config),
         loss=loss_buffers(recipe, config, "cuda" if on_gpu else "cpu"), offloaded=offloaded,
     )  # fmt: skip
+
+
+def _of_a_stage(lora: LoraSection, config: ModelConfig, layers: int) -> LoraSection:
+    """What LoRA trains in a stage of so many layers of the whole model `config`: in each place what any stage has there."""
+    names = (re.sub(r"(?<=transformer\.)\d+", lambda found: str(int(found[0]) % layers), name, count=1)
+             for name in adapted_of(lora, config).layers)  # fmt: skip
+    return dataclasses.replace(lora, target_modules=tuple(dict.fromkeys(names)))
 
 
 def activations_of(recipe: Recipe, config: ModelConfig) -> int:
