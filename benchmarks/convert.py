@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from tp_ext.checkpoint.formats import write_weights
-from tp_ext.checkpoint.source import Source, shapes_of
+from tp_ext.checkpoint.source import Source, shapes_of, whole
 from tp_ext.models import config_of, families
 
 WANTED = [
@@ -41,7 +41,8 @@ def make_model(folder: Path, layers_num: int) -> None:
             yield name, noise.repeat(-(-count // len(noise)))[:count].view(shape)
 
     folder.mkdir(parents=True)
-    write_weights(folder, Source(folder, "training", family, config, shapes, torch.bfloat16, read), "native", torch.bfloat16)
+    source = Source(folder, "training", family, config, shapes, torch.bfloat16, whole(read))
+    write_weights(folder, source, "native", torch.bfloat16)
 
 
 def copy(source: Path, target: Path) -> float:

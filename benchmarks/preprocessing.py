@@ -6,7 +6,8 @@ The text has a document a line. Runs take turns, each in its own process; with o
 each: the best wall and CPU seconds of the rounds, children included, and the most memory a process took. All must have
 written the same ids. With `--peers`, those that are there run in the same turns, on one core: TencentPretrain
 (TENCENTPRETRAIN points to a checkout), Megatron-LM (MEGATRON points to one; MEGATRON_PYTHON to the interpreter that runs
-it, as it wants a newer one), datasets, datatrove and litdata (where they are installed, as is tokenizers).
+it, as it wants a newer one), datasets, datatrove and litdata (where they are installed, as is tokenizers), and a flat loop
+around fastokens, which also runs on two cores.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,30 @@ def tencentpretrain(tokenizer: Path, text: Path, output: Path) -> None:
                 str(tokenizer), "--tokenizer", "bert", "--data_processor", "lm", "--seq_length", "2048",
                 "--full_sentences"]  # fmt: skip
     runpy.run_path(f"{checkout}/preprocess.py", run_name="__main__")
+
+
+def fastokens(tokenizer: Path, text: Path, output: Path) -> None:
+    """A flat loop around the fastest exact encoder there is, on as many cores as it is given."""
+    import fastokens as library
+
+    found = library.Tokenizer.from_file(str(_fast(tokenizer, output)))
+
+    def write(lines: list[str]) -> None:
+        ids, offsets = found.encode_batch_flat(lines, split_special_tokens=True)
+        bounds = np.frombuffer(offsets, np.uint64).astype(np.int64)
+        around = np.empty(bounds[-1] + 2 * len(lines), np.uint16)
+        starts = bounds[:-1] + 2 * np.arange(len(lines))
+        ends = bounds[1:] + 2 * np.arange(len(lines)) + 1
+        inside = np.ones(len(around), np.bool_)
+        inside[starts] = inside[ends] = False
+        around[starts], around[ends] = 1, 2
+        around[inside] = np.frombuffer(ids, np.uint32)
+        around.tofile(file)
+
+    with open(output / TOKENS, "wb") as file:
+        lines = iter(lines_of(text))
+        while batch := list(islice(lines, LINES)):
+            write(batch)
 
 
 def megatron(tokenizer: Path, text: Path, output: Path) -> list[str | Path]:
@@ -148,8 +173,9 @@ def _fast(tokenizer: Path, output: Path) -> Path:
     return output / FAST
 
 
+EXACT = {"plain loop": plain_loop, "fastokens": fastokens}
 PEERS = {"tencentpretrain": tencentpretrain, "datasets": datasets, "datatrove": datatrove, "litdata": litdata}
-MEGATRON = "megatron-lm"
+MEGATRON, FASTEST, TWO = "megatron-lm", "fastokens", ", 2 cores"
 CHECKOUTS = {"tencentpretrain": "TENCENTPRETRAIN", MEGATRON: "MEGATRON"}
 FAST = "tokenizer.json"
 
@@ -163,9 +189,9 @@ def command(way: str, tokenizer: Path, text: Path, output: Path) -> list[str | P
     """The command line of a way."""
     if way == MEGATRON:
         return ["taskset", "-c", "0", *megatron(tokenizer.resolve(), text, output)]
-    if way == "plain loop" or way in PEERS:
-        line = [sys.executable, __file__, "--one", way, output]
-        return ["taskset", "-c", "0", *line, "--tokenizer", tokenizer, "--text", text]
+    if (name := way.removesuffix(TWO)) in EXACT or way in PEERS:
+        line = [sys.executable, __file__, "--one", name, output, "--tokenizer", tokenizer, "--text", text]
+        return line if way.endswith(TWO) else ["taskset", "-c", "0", *line]
     processes = way.split()[0]
     line = [sys.executable, ROOT / "scripts" / "preprocess.py", "--corpus_path", text, "--spm_model_path", tokenizer,
             "--dataset_path", output, "--processes_num", processes]  # fmt: skip
@@ -195,9 +221,10 @@ def main() -> None:
     if args.one:
         way, output = args.one[0], Path(args.one[1])
         output.mkdir()
-        {"plain loop": plain_loop, **PEERS}[way](args.tokenizer.resolve(), args.text.resolve(), output)
+        {**EXACT, **PEERS}[way](args.tokenizer.resolve(), args.text.resolve(), output)
         return
-    exact = ["plain loop", "1 process", "2 processes"]
+    fastest = [FASTEST, FASTEST + TWO] if args.peers and present(FASTEST) else []
+    exact = ["plain loop", "1 process", "2 processes", *fastest]
     ways = [*exact, *(filter(present, [*PEERS, MEGATRON]) if args.peers else [])]
     found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
     for _ in range(args.rounds):

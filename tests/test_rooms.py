@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, environment
 
 ORDER = {
-    "errors": 0, "settings": 1, "progress": 1, "workers": 1, "output": 2, "config": 2, "registry": 3, "page": 3,
+    "errors": 0, "settings": 1, "progress": 1, "workers": 1, "heap": 1, "output": 2, "config": 2, "registry": 3, "page": 3,
     "tokens": 4, "corpus": 5, "data": 6, "nn": 6, "clean": 7, "checkpoint": 7, "models": 8, "train": 9, "infer": 9,
     "study": 10, "extend": 10, "serve": 10,
 }  # fmt: skip

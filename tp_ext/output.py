@@ -226,6 +226,16 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def let_go(folder: Path) -> None:
+    """Have the system forget what it keeps in memory of a folder's files, as far as it is on the disk."""
+    for file in filter(Path.is_file, folder.rglob("*")):
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
+
+
 def json_bytes(values: Any, indent: int | None = None) -> bytes:
     """Values as JSON, Chinese as it is, but where a file name is no UTF-8."""
     try:

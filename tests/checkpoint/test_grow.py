@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import BLOOM, LLAMA, WORDS, environment, extend_spm, tiny
 
-from tp_ext.checkpoint import grow as module
 from tp_ext.checkpoint.convert import convert
 from tp_ext.checkpoint.formats import open_model, write_trained, write_weights
-from tp_ext.checkpoint.grow import METHODS, grow, mean_row
+from tp_ext.checkpoint.grow import METHODS, grow
 from tp_ext.checkpoint.source import EMBEDDING, HEAD
+from tp_ext.checkpoint.tensors import mean_row
 from tp_ext.errors import CheckpointError
 from tp_ext.models import build, families
 from tp_ext.models.decoder import initial_weight
@@ -23,7 +23,8 @@ OLD, NEW = 500, 500 + len(WORDS) + 1
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 7)  # so that 500 old rows and 17 new ones give remainders
+    for each in ("grow", "tensors"):
+        monkeypatch.setattr(f"tp_ext.checkpoint.{each}.BLOCK", 7)  # so that 500 old rows and 17 new ones give remainders
 
 
 def source_of(folder, tokenizer, family=LLAMA, dtype=torch.float32, **changes):

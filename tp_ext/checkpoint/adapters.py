@@ -13,7 +13,7 @@ from tp_ext.checkpoint.adapter import PEFT_CONFIG, Adapter
 from tp_ext.checkpoint.formats.training import trained_of
 from tp_ext.checkpoint.lora_form import open_checkpoint, open_lora, params_of, write_lora
 from tp_ext.checkpoint.peft_form import open_peft, write_peft
-from tp_ext.checkpoint.source import Named, Source
+from tp_ext.checkpoint.source import Named, Source, whole
 from tp_ext.errors import CheckpointError, raise_all
 from tp_ext.output import whole_folder, write_manifest
 
@@ -63,7 +63,7 @@ def merged(base: Source, adapter: Adapter) -> Source:
                 tensor = tensor.float().addmm_(second, first, alpha=adapter.scale).to(tensor.dtype)
             yield name, tensor
 
-    return replace(base, path=adapter.path, format=adapter.form, read=read, beside=base.folder)
+    return replace(base, path=adapter.path, format=adapter.form, read=whole(read), beside=base.folder)
 
 
 def convert_adapter(

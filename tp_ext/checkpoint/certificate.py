@@ -16,10 +16,12 @@ from tp_ext.checkpoint.formats.format import Format, Target
 from tp_ext.checkpoint.source import Named, Source
 from tp_ext.checkpoint.tensors import TYPES, Tensor, as_read
 from tp_ext.errors import CheckpointError
-from tp_ext.output import MANIFEST
+from tp_ext.output import MANIFEST, let_go
 from tp_ext.settings import read_json
 
 FILE = "conversion.json"
+_KEPT = 1 << 30
+"""Bytes that reading back leaves in the system's cache, so that it drives out nothing that others read."""
 
 
 def expected(source: Source, target: Target, to: Format, asked: bool, hashes: Digests) -> Named:
@@ -63,7 +65,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 def read_back(written: Source, to: Format, target: Target) -> dict[str, str]:
     """The hash of every tensor of what was written, in the type that it should have."""
-    hashes = Digests()
+    hashes, passed = Digests(), 0
     with read_ahead(written.read()) as tensors:
         for name, tensor in tensors:
             kind = TYPES[to.type_of(tuple(tensor.shape), target.type)]
@@ -71,6 +73,10 @@ def read_back(written: Source, to: Format, target: Target) -> dict[str, str]:
                 known = f"{_short(tensor.dtype)} instead of {_short(kind)}"
                 raise CheckpointError(f"{name} reads back as {known}; nothing was kept")
             hashes.add(name, tensor)
+            passed += tensor.nbytes
+            if passed > _KEPT:
+                let_go(written.folder)
+                passed = 0
     return hashes.hashes
 
 

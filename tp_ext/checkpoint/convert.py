@@ -17,7 +17,7 @@ from tp_ext.checkpoint.digests import Digests, watched
 from tp_ext.checkpoint.formats import FORMATS, KIND, open_model, plan_model
 from tp_ext.checkpoint.formats.format import Format, Target
 from tp_ext.checkpoint.layout import write_layout
-from tp_ext.checkpoint.source import WHOLE, Degree, Named, Source
+from tp_ext.checkpoint.source import WHOLE, Degree, Named, Source, whole
 from tp_ext.checkpoint.tensors import DTYPES, TYPE_OF
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError, suggest
@@ -163,7 +163,7 @@ def _write(
         return certificate.expected(unwatched, target, asked.format, asked.dtype is not None, hashes)
 
     companions.write_tokenizer(source, folder)
-    plan = plan_model(folder, replace(kept, read=read), asked.to, target)
+    plan = plan_model(folder, replace(kept, read=whole(read)), asked.to, target)
     with read_ahead(plan.read()) as tensors:
         write_layout(folder, plan.container, plan.layout, plan.slots, tensors, finished)
     return hashes.hashes, hashes.hashes if alike else own.hashes, hashes.exact

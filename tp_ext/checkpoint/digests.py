@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import xxhash
 
-from tp_ext.checkpoint.source import Named, Source
+from tp_ext.checkpoint.source import Named, Source, whole
 from tp_ext.checkpoint.tensors import TYPE_OF, Tensor, bytes_of
 
 ALGORITHM = "xxh3_128"
@@ -47,4 +47,4 @@ def watched(source: Source, hashes: Digests) -> Source:
             hashes.add(name, tensor)
             yield name, tensor
 
-    return replace(source, read=read)
+    return replace(source, read=whole(read))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tp_ext.checkpoint.containers import open_file
-from tp_ext.checkpoint.tensors import DTYPES, Entry, Shape, Tensor
+from tp_ext.checkpoint.tensors import DTYPES, Entry, Shape, Span, Tensor
 from tp_ext.errors import CheckpointError, suggest
 from tp_ext.settings import read_json
 
@@ -44,9 +44,9 @@ class Weights:
         """Names of all tensors."""
         return list(self.entries)
 
-    def read(self, name: str) -> Tensor:
-        """One tensor."""
-        return self.entries[name].read()
+    def read(self, name: str, span: Span | None = None) -> Tensor:
+        """One tensor, or a span of it."""
+        return self.entries[name].part(span)
 
 
 def open_indexed(folder: Path, stem: str, suffixes: Iterable[str]) -> Weights | None:

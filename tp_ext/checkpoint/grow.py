@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source
+from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source, whole
+from tp_ext.checkpoint.tensors import BLOCK, mean_row
 from tp_ext.errors import CheckpointError, suggest
 from tp_ext.tokens.rows import check_added, check_beside, check_rows
 from tp_ext.tokens.tokenizer import Tokenizer
 
 Tensor = torch.Tensor
 
-BLOCK = 2048
-"""Rows that exist in float32 at once."""
 NEIGHBOURS, TEMPERATURE = 10, 0.1
 """Of `weighted`: how many old rows make a new one, and by what their cosines are divided before the softmax."""
 RIDGE = 1e-6
@@ -155,7 +154,7 @@ def grow(
                 neighbours = nearest(old, pieces)
             yield name, _grown(old, METHODS[tables[name]], Wanted(pieces, neighbours, _seed_of(name, seed)), source, name)
 
-    return replace(source, config=config, shapes=shapes, read=read)
+    return replace(source, config=config, shapes=shapes, read=whole(read))
 
 
 def check_base(source: Source, base: Tokenizer) -> None:
@@ -179,14 +178,6 @@ def check_begins_with(merged: Tokenizer, base: Tokenizer) -> None:
                 f"{merged.path} does not begin with the pieces of {base.path}: piece {index} is {other[0]!r} instead of "
                 f"{one[0]!r}{' (of another kind)' if one[0] == other[0] else ''}; merge it from this base"
             )
-
-
-def mean_row(old: Tensor) -> Tensor:
-    """The mean [E], float32, of rows [V, E]."""
-    total = torch.zeros(old.shape[1], dtype=torch.float64)
-    for part in old.split(BLOCK):
-        total += part.double().sum(0)
-    return (total / len(old)).float()
 
 
 def nearest(old: Tensor, pieces: Mixture) -> Mixture:

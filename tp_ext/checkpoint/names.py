@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tp_ext.checkpoint.tensors import Span
 from tp_ext.config import ModelConfig
 
 Tensor = torch.Tensor
@@ -17,10 +18,19 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True)
 class Move:
-    """A change of layout between our tensors and one of theirs; the two functions undo each other bit for bit."""
+    """Another order of rows in our tensors and one of theirs; the two functions undo each other bit for bit."""
 
     to_ours: Callable[[Tensor, ModelConfig], tuple[Tensor, ...]]
     to_theirs: Callable[[Sequence[Tensor], ModelConfig], Tensor]
+    run: Callable[[ModelConfig], int] | None = None
+    """How many rows of each of ours stay together: whole runs of them are made of the same runs of theirs, which can be
+    moved alone. None where only all rows can."""
+
+    def can_cut(self, span: Span, config: ModelConfig) -> bool:
+        """Whether a span of ours can be made of the same span of theirs."""
+        if span.axis > 0:  # columns stay where they are
+            return True
+        return self.run is not None and span.start % self.run(config) == span.stop % self.run(config) == 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Row:
 
 Table = tuple[Row, ...]
 
-SAME = Move(lambda tensor, _: (tensor,), lambda tensors, _: tensors[0])
+SAME = Move(lambda tensor, _: (tensor,), lambda tensors, _: tensors[0], lambda _: 1)
 
 
 def row(ours: str | tuple[str, ...], theirs: str, move: Move = SAME, **more: Any) -> Row:
@@ -59,32 +69,36 @@ def expand(table: Table, config: ModelConfig) -> Iterator[Row]:
             yield Row(ours, line.theirs.replace("{i}", str(i)), line.move, line.when)
 
 
-def rotary_pairs(heads: Callable[[ModelConfig], int]) -> Move:
-    """Rows of a query or key projection: interleaved pairs (ours, Meta's) to halves (Hugging Face's), and back."""
+def _head(config: ModelConfig) -> int:
+    return config.head_size
 
-    def to_ours(tensor: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
-        split = tensor.unflatten(0, (heads(config), 2, config.head_size // 2))
-        return (split.transpose(1, 2).flatten(0, 2).contiguous(),)
 
-    def to_theirs(tensors: Sequence[Tensor], config: ModelConfig) -> Tensor:
-        split = tensors[0].unflatten(0, (heads(config), config.head_size // 2, 2))
-        halves: Tensor = split.transpose(1, 2).flatten(0, 2).contiguous()
-        return halves
+def _to_pairs(tensor: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
+    split = tensor.unflatten(0, (-1, 2, config.head_size // 2))
+    return (split.transpose(1, 2).flatten(0, 2).contiguous(),)
 
-    return Move(to_ours, to_theirs)
+
+def _to_halves(tensors: Sequence[Tensor], config: ModelConfig) -> Tensor:
+    split = tensors[0].unflatten(0, (-1, config.head_size // 2, 2))
+    halves: Tensor = split.transpose(1, 2).flatten(0, 2).contiguous()
+    return halves
+
+
+ROTARY_PAIRS = Move(_to_pairs, _to_halves, _head)
+"""Rows of a query or key projection: interleaved pairs (ours, Meta's) to halves (Hugging Face's), and back."""
 
 
 def _split_heads(tensor: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
-    split = tensor.unflatten(0, (config.heads_num, 3, config.head_size))
+    split = tensor.unflatten(0, (-1, 3, config.head_size))
     return tuple(split[:, part].flatten(0, 1).contiguous() for part in range(3))
 
 
 def _fuse_heads(tensors: Sequence[Tensor], config: ModelConfig) -> Tensor:
-    split = [tensor.unflatten(0, (config.heads_num, config.head_size)) for tensor in tensors]
+    split = [tensor.unflatten(0, (-1, config.head_size)) for tensor in tensors]
     return torch.stack(split, 1).flatten(0, 2).contiguous()
 
 
-FUSED_HEADS = Move(_split_heads, _fuse_heads)
+FUSED_HEADS = Move(_split_heads, _fuse_heads, _head)
 """Query, key and value as one tensor with rows (head, which, D), as in BLOOM's `query_key_value`; weight or bias."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tp_ext.checkpoint.tensors import Shape, Tensor
+from tp_ext.checkpoint.tensors import Shape, Span, Tensor
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError, raise_all
 
@@ -65,8 +65,12 @@ class Part:
 
     def of(self, tensor: Tensor) -> Tensor:
         """This part of `tensor`, a view."""
-        size = tensor.shape[self.axis] // self.count
-        return tensor.narrow(self.axis, self.index * size, size)
+        return self.span(tensor.shape).of(tensor)
+
+    def span(self, shape: Shape) -> Span:
+        """Where this part of a tensor of that shape begins and ends."""
+        size = shape[self.axis] // self.count
+        return Span(self.axis, self.index * size, (self.index + 1) * size)
 
     def shape(self, shape: Shape) -> Shape:
         """The shape of this part of a tensor of that shape."""

@@ -6,20 +6,30 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import xxhash
 
 from tp_ext.checkpoint.files import Weights, compare_shapes
 from tp_ext.checkpoint.names import SAME, Row
-from tp_ext.checkpoint.tensors import Shape, Tensor
+from tp_ext.checkpoint.tensors import Shape, Span, Tensor, mean_row
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError, ConfigError
 from tp_ext.registry import Family
 
 Shapes = dict[str, Shape]
 Named = Iterator[tuple[str, Tensor]]
+Wanted = Mapping[str, Span | None]
+"""What is asked of a model: names of tensors, and which span of each; None stands for all of it."""
+
+
+class Reader(Protocol):
+    """Reads the tensors of a model."""
+
+    def __call__(self, wanted: Wanted | None = None) -> Named:
+        """Those that are wanted, in the order of the model, one at a time; without an argument all, whole."""
+
 
 EMBEDDING, HEAD = "embedding.word.embedding.weight", "target.lm.output_layer.weight"
 _OF_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -48,8 +58,9 @@ class Source:
     """Ours, the tied head not among them."""
     dtype: torch.dtype
     """That of its matrices; GGUF keeps norms and biases in float32 beside matrices of another type."""
-    read: Callable[[], Named]
-    """All tensors in the order of `shapes`, one at a time."""
+    read: Reader
+    """Its tensors in the order of `shapes`, one at a time. Of what is not wanted no byte is read, as far as the format
+    can tell it apart."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """What a Hugging Face config.json says of the model that `config` has no word for, such as its `eos_token_id`."""
     degree: Degree = WHOLE
@@ -75,26 +86,36 @@ class Source:
         cut = {name for name in (EMBEDDING, HEAD) if name in self.shapes} if self.config.vocab_padding else set()
         shapes = {name: (pieces, *shape[1:]) if name in cut else shape for name, shape in self.shapes.items()}
 
-        def read() -> Named:
-            return ((name, tensor[:pieces] if name in cut else tensor) for name, tensor in self.read())
+        def read(wanted: Wanted | None = None) -> Named:
+            asked = _asked(wanted, shapes)
+            return self.read({name: span or (Span(0, 0, pieces) if name in cut else None) for name, span in asked.items()})
 
-        return replace(self, config=self.config.replace(vocab_size=pieces, vocab_padding=0), shapes=shapes, read=read)
+        config = self.config.replace(vocab_size=pieces, vocab_padding=0)
+        return replace(self, config=config, shapes=shapes, read=read if cut else self.read)
 
     def padded(self, multiple: int) -> Source:
         """The same model with rows added that stand for no piece, up to a number divisible by `multiple`."""
-        rows = -(-self.config.rows // multiple) * multiple
-        added = rows - self.config.rows
+        before = self.config.rows
+        rows = -(-before // multiple) * multiple
+        added = rows - before
         grown = {name for name in (EMBEDDING, HEAD) if name in self.shapes} if added else set()
         shapes = {name: (rows, *shape[1:]) if name in grown else shape for name, shape in self.shapes.items()}
 
-        def read() -> Named:
-            for name, tensor in self.read():
-                if name in grown:
-                    tensor = with_rows(tensor, self.config.pieces, added)
+        def read(wanted: Wanted | None = None) -> Named:
+            asked = _asked(wanted, shapes)
+            tables = {name: asked[name] or Span(0, 0, rows) for name in grown if name in asked}
+            assert all(span.axis == 0 for span in tables.values()), "tables are cut by rows"
+            filled = {name: span for name, span in tables.items() if span.stop > before}
+            for name, tensor in self.read({**asked, **dict.fromkeys(filled)}):  # of all rows a mean is made
+                if name in filled:
+                    span = filled[name]
+                    more = span.stop - max(span.start, before)
+                    tensor = with_rows(tensor[span.start : before], tensor[: self.config.pieces], more)
                 yield name, tensor
+                del tensor
 
-        padding = self.config.vocab_padding + added
-        return replace(self, config=self.config.replace(vocab_size=rows, vocab_padding=padding), shapes=shapes, read=read)
+        config = self.config.replace(vocab_size=rows, vocab_padding=self.config.vocab_padding + added)
+        return replace(self, config=config, shapes=shapes, read=read if grown else self.read)
 
     def fingerprint(self, whole: bool = False) -> str:
         """By which the weights are known again: a hash of names, sizes, beginnings and ends of their files.
@@ -125,13 +146,32 @@ def _xxh3_of(file: Path) -> bytes:
     return digest.digest()
 
 
-def with_rows(table: Tensor, pieces: int, added: int) -> Tensor:
+def with_rows(table: Tensor, pieces: Tensor, added: int) -> Tensor:
     """A table [rows, E] with so many rows more that stand for no piece.
 
-    They are the mean of those of the pieces: a row of zeros would have a logit of its own.
+    They are the mean of those of the `pieces` [V, E]: a row of zeros would have a logit of its own.
     """
-    mean = table[:pieces].float().mean(0).to(table.dtype)
-    return torch.cat([table, mean.expand(added, -1)])
+    return torch.cat([table, mean_row(pieces).to(table.dtype).expand(added, -1)])
+
+
+def whole(read: Callable[[], Named]) -> Reader:
+    """What reads spans too, from what can only give all tensors whole."""
+
+    def reader(wanted: Wanted | None = None) -> Named:
+        return read() if wanted is None else _spans(read(), wanted)
+
+    return reader
+
+
+def _spans(tensors: Named, wanted: Wanted) -> Named:
+    for name, tensor in tensors:
+        if name in wanted:
+            span = wanted[name]
+            yield name, span.of(tensor) if span else tensor
+
+
+def _asked(wanted: Wanted | None, shapes: Shapes) -> Wanted:
+    return dict.fromkeys(shapes) if wanted is None else wanted
 
 
 def shapes_of(family: Family, config: ModelConfig) -> Shapes:
@@ -169,24 +209,36 @@ def from_table(
     """
     shapes = shapes_of(family, config)
     found = dict(weights.shapes)
-    tied: tuple[str, str] | None = None
-    if config.tie_weights and head in found:
-        del found[head]
-        assert head is not None
-        tied = (head, next(row.theirs for row in rows if row.ours == (EMBEDDING,)))
+    tied = head if config.tie_weights and head in found else None
+    if tied is not None:
+        del found[tied]
     compare_shapes(found, their_shapes(rows, shapes, config), str(path), by)
 
-    def read() -> Named:
-        _check_tied(weights, tied)
+    def read(wanted: Wanted | None = None) -> Named:
+        asked = _asked(wanted, shapes)
         by_ours = {name: row for row in rows for name in row.ours}
         held: dict[str, Tensor] = {}  # the other parts of a fused tensor, until their turn
         for name in shapes:
+            if name not in asked:
+                continue
             if name not in held:
-                row = by_ours[name]
-                held.update(zip(row.ours, row.move.to_ours(weights.read(row.theirs), config), strict=True))
+                held.update(_read_row(weights, by_ours[name], asked, config))
+            if tied and name == EMBEDDING:
+                _check_tied(weights, tied, by_ours[name].theirs, held[name], asked[name])
             yield name, held.pop(name)
 
     return Source(path, kind, family, config, shapes, dtype or _dtype_of(weights), read, **more)
+
+
+def _read_row(weights: Weights, row: Row, asked: Wanted, config: ModelConfig) -> Named:
+    """What is asked of our tensors in one of theirs, which is read whole where the same span of it is not enough."""
+    spans = {asked.get(name) for name in row.ours}
+    span = spans.pop() if len(spans) == 1 else None
+    if span and row.move.can_cut(span, config):
+        scale = 1 if span.axis else len(row.ours)
+        theirs = weights.read(row.theirs, Span(span.axis, span.start * scale, span.stop * scale))
+        return zip(row.ours, row.move.to_ours(theirs, config), strict=True)
+    return _spans(zip(row.ours, row.move.to_ours(weights.read(row.theirs), config), strict=True), asked)
 
 
 def their_shapes(rows: Sequence[Row], shapes: Shapes, config: ModelConfig) -> Shapes:
@@ -216,11 +268,11 @@ def to_table(source: Source, rows: Sequence[Row]) -> tuple[Shapes, Callable[[], 
     return shapes, read
 
 
-def _check_tied(weights: Weights, tied: tuple[str, str] | None) -> None:
-    """Raise CheckpointError when a head is stored beside the embedding it is tied to and differs from it."""
-    if tied and not torch.equal(weights.read(tied[0]), weights.read(tied[1])):
+def _check_tied(weights: Weights, head: str, table: str, found: Tensor, span: Span | None) -> None:
+    """Raise CheckpointError when a span of a head differs from what was `found` in the embedding it is tied to."""
+    if not torch.equal(weights.read(head, span), found):
         raise CheckpointError(
-            f"{weights.path}: {tied[0]} differs from {tied[1]}, but the configuration ties them; "
+            f"{weights.path}: {head} differs from {table}, but the configuration ties them; "
             "set tie_weights (tie_word_embeddings) to false to keep both"
         )
 

@@ -19,6 +19,21 @@ TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "Q8
 """What a tensor is kept as in a file, and what it is when it is read. Q8_0 (GGUF): 32 values as int8 with one scale."""
 TYPE_OF = {dtype: name for name, dtype in TYPES.items() if name != "Q8_0"}
 Q8_BLOCK, Q8_BYTES = 32, 34
+BLOCK = 2048
+"""Rows of a table that exist in float32 at once."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """What is from one place to another along an axis of a tensor."""
+
+    axis: int
+    start: int
+    stop: int
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """That of `tensor`, a view."""
+        return tensor.narrow(self.axis, self.start, self.stop - self.start)
 
 
 @dataclass(frozen=True)
@@ -28,9 +43,18 @@ class Entry:
     shape: Shape
     dtype: torch.dtype
     read: Callable[[], Tensor]
-    """Reads it. Raises CheckpointError when the file is found to be damaged there."""
+    """Reads it, or maps it, and then its pages are read when they are touched. Raises CheckpointError when the file is
+    found to be damaged there."""
     read_part: Callable[[int, int], Tensor] | None = None
     """Reads the values from one number to another of a flat tensor, where a file offers that; checks no sum of it."""
+    cut: Callable[[Span], Tensor] | None = None
+    """Reads a span, checked as the whole, where that takes less than a view of what `read` gives."""
+
+    def part(self, span: Span | None) -> Tensor:
+        """A span of it, or all of it."""
+        if span is None:
+            return self.read()
+        return self.cut(span) if self.cut else span.of(self.read())
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,14 @@ class Slot:
         """How much room."""
         count = math.prod(self.shape)
         return count // Q8_BLOCK * Q8_BYTES if self.type == "Q8_0" else count * TYPES[self.type].itemsize
+
+
+def mean_row(table: Tensor) -> Tensor:
+    """The mean [E], float32, of rows [V, E]."""
+    total = torch.zeros(table.shape[1], dtype=torch.float64)
+    for part in table.split(BLOCK):
+        total += part.double().sum(0)
+    return (total / len(table)).float()
 
 
 def quantize(tensor: Tensor) -> Tensor:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from tp_ext.data.parts import Encoded, Part, encode
 from tp_ext.errors import DatasetError, TokenizerError
+from tp_ext.heap import keep_freed
 from tp_ext.tokens.flat import FlatEncoder
 from tp_ext.tokens.tokenizer import Tokenizer, open_tokenizer
 from tp_ext.workers import in_order
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""glibc's, in malloc.h."""
-_KEPT_BYTES = 32 << 20
 
 
 def encode_all(
@@ -31,7 +26,7 @@ def encode_all(
 
 
 def _encoder(tokenizer: Tokenizer, longest_line: int) -> Callable[[Part], Encoded]:
-    _keep_freed_memory()
+    keep_freed()
     encoder = FlatEncoder(tokenizer, around=(tokenizer.bos_id, tokenizer.eos_id))
     return lambda part: encode(part, encoder, longest_line)
 
@@ -41,11 +36,3 @@ def _encoding(path: Path, sha256: str, longest_line: int) -> Callable[[Part], En
     if tokenizer.sha256 != sha256:
         raise TokenizerError(f"{tokenizer.path}: has changed while it was used")
     return _encoder(tokenizer, longest_line)
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next window, which costs less than getting it from the system page by page."""
-    with suppress(OSError, AttributeError, TypeError):  # another library, another system
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -13,8 +13,9 @@ import torch
 
 from tp_ext.checkpoint.files import compare_shapes
 from tp_ext.checkpoint.formats import open_model, write_weights
-from tp_ext.checkpoint.grow import BLOCK, METHODS, grow
-from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source
+from tp_ext.checkpoint.grow import METHODS, grow
+from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source, whole
+from tp_ext.checkpoint.tensors import BLOCK
 from tp_ext.errors import CheckpointError, ConfigError, raise_all
 from tp_ext.infer.layerwise import Windows, bits_per_byte, leading_text, windows
 from tp_ext.models import families
@@ -209,7 +210,7 @@ class _Steps:
                 self._progress(self._done, self._total)
                 yield named
 
-        return replace(source, read=read)
+        return replace(source, read=whole(read))
 
 
 def _compare(source: Source, written: Source, expected: Source, pieces: int) -> dict[str, tuple[Norms, Norms | None]]:

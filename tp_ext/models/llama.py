@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tp_ext.checkpoint.names import rotary_pairs, row
+from tp_ext.checkpoint.names import ROTARY_PAIRS, row
 from tp_ext.config import ModelConfig
 from tp_ext.errors import ConfigError, raise_all
 from tp_ext.models.decoder import Decoder, DecoderLayer
@@ -38,9 +38,9 @@ SIZES = {
 HUGGINGFACE = (
     row("embedding.word.embedding.weight",                       "model.embed_tokens.weight"),
     row("encoder.transformer.{i}.self_attn.linear_layers.0.weight", "model.layers.{i}.self_attn.q_proj.weight",
-        rotary_pairs(lambda config: config.heads_num)),
+        ROTARY_PAIRS),
     row("encoder.transformer.{i}.self_attn.linear_layers.1.weight", "model.layers.{i}.self_attn.k_proj.weight",
-        rotary_pairs(lambda config: config.kv_heads)),
+        ROTARY_PAIRS),
     row("encoder.transformer.{i}.self_attn.linear_layers.2.weight", "model.layers.{i}.self_attn.v_proj.weight"),
     row("encoder.transformer.{i}.self_attn.final_linear.weight",    "model.layers.{i}.self_attn.o_proj.weight"),
     row("encoder.transformer.{i}.feed_forward.linear_gate.weight",  "model.layers.{i}.mlp.gate_proj.weight"),

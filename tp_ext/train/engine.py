@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tp_ext.checkpoint.partitions import Optimized
-from tp_ext.checkpoint.shards import axis_of, parts_of
+from tp_ext.checkpoint.shards import axis_of
 from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source, with_rows
 from tp_ext.checkpoint.tensors import DTYPES, Shape
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError, RecipeError
+from tp_ext.heap import freed_is_given_back
 from tp_ext.models import build
 from tp_ext.models.decoder import Decoder, initial_weight
 from tp_ext.train import feed
 from tp_ext.train.carry import Carrier
 from tp_ext.train.derived import deepspeed_settings, make_optimizer
-from tp_ext.train.lora import adapt, adapted_of, adapted_shapes, is_factor, leave_out_frozen, load_trained, merged
+from tp_ext.train.lora import adapt, adapted_of, adapted_shapes, leave_out_frozen, load_trained, merged
 from tp_ext.train.moved import Moved
 from tp_ext.train.parallel.mesh import Mesh
 from tp_ext.train.parallel.norm import clip_gradients
@@ -29,6 +31,7 @@ from tp_ext.train.parallel.tensor import join_parts, mark_parts, padded, part_of
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.watch import StopWatch
+from tp_ext.train.weights import give_weights
 
 if TYPE_CHECKING:
     from tp_ext.train.parallel.stages import Stages
@@ -54,9 +57,12 @@ class Engine:
         self._padded = padded(config, self.mesh.tensor)
         """With rows that only make the vocabulary divide; they leave in no export."""
         self._shapes = adapted_shapes(self._padded, self.adapted)
-        model = self._model(settings)
-        self._owners = self._find_owners(model)
-        self._give_weights(model, source)
+        begun_from = source.padded(self.mesh.tensor) if source else None
+        assert begun_from is None or begun_from.config.rows == self._padded.rows
+        with freed_is_given_back():
+            model = self._model(settings)
+            self._owners = self._find_owners(model)
+            give_weights(model, self._shapes, begun_from, self._initial, self.mesh)
         model.encoder.checkpoint_every = recipe.model.checkpoint_every if recipe.model.checkpoint_activations else 0
         model.train()
         optimizer = make_optimizer(model, recipe)
@@ -127,39 +133,12 @@ class Engine:
         assert set(owners) == set(self._shapes), set(owners) ^ set(self._shapes)
         return owners
 
-    def _give_weights(self, model: nn.Module, source: Source | None) -> None:
-        """Fill the parameters one at a time, each with its part; under ZeRO 3 one process of those that share it reads."""
-        import deepspeed
-
-        partitioned = self._recipe.parallel.zero == 3
-        reads = not partitioned or self.mesh.data_rank == 0
-        wanted = source.padded(self.mesh.tensor) if source else None
-        assert wanted is None or wanted.config.rows == self._padded.rows
-        tensors = wanted.read() if wanted and reads else None
-        own = dict(model.named_parameters())
-        for name in self._shapes:
-            weight = None
-            if tensors is not None and not is_factor(name):
-                found, weight = next(tensors)
-                assert found == name, (found, name)
-            parameter = own.get(name)
-            if parameter is None:
-                continue
-            whole = deepspeed.zero.GatheredParameters([parameter], modifier_rank=0) if partitioned else nullcontext()
-            with whole, torch.no_grad():
-                if not reads:
-                    continue
-                if weight is None:
-                    weight = self._initial(name)
-                part = parts_of(name, self.mesh.tensor)[self.mesh.tensor_rank]
-                parameter.copy_(part.of(weight) if part else weight)
-
     def _initial(self, name: str) -> Tensor:
         """The whole weight from scratch; rows that stand for nothing do not change the others."""
         config, shape = self.config, self._shapes[name]
         added = self._padded.rows - config.rows if name in (EMBEDDING, HEAD) else 0
         weight = initial_weight(name, torch.Size((shape[0] - added, *shape[1:])), config, self._recipe.train.seed)
-        return with_rows(weight, config.pieces, added) if added else weight
+        return with_rows(weight, weight[: config.pieces], added) if added else weight
 
     @property
     def is_pipeline(self) -> bool:
@@ -226,9 +205,16 @@ class Engine:
         limit = self._recipe.train.max_grad_norm or float("inf")
         return clip_gradients(self._engine.module.parameters(), limit, self.mesh)
 
-    def save(self, folder: str, tag: str) -> None:
-        """Write the weights that are trained, and optimizer state; every process calls it."""
+    def save(self, folder: str, tag: str) -> dict[Path, dict[str, Any]]:
+        """Write the weights that are trained, and optimizer state; every process calls it. Raises OSError.
+
+        Gives what a manifest says of the files that this process wrote.
+        """
+        from tp_ext.train.writing import HashingEngine
+
+        self._engine.checkpoint_engine = writer = HashingEngine()
         self._engine.save_checkpoint(folder, tag=tag, save_latest=False, exclude_frozen_parameters=self.adapted is not None)
+        return writer.written
 
     def load(self, folder: str, tag: str) -> None:
         """Read what `save` wrote; every process calls it."""
@@ -246,8 +232,7 @@ class Engine:
         carrier = Carrier(self._engine, self.mesh, self._processes.device)
         carrier.begin(held.step)
         for name, parameter in trained.items():
-            part = parts_of(name, self.mesh.tensor)[self.mesh.tensor_rank]
-            carrier.carry(parameter, held.parameters[name], self._shapes[name], part)
+            carrier.carry(parameter, held.parameters[name], self._shapes[name], self.mesh.part(name))
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight of the model whole, LoRA's changes in it, one at a time; every process goes through it together."""
@@ -286,7 +271,7 @@ class Engine:
         if parameter is not None and owner == self.mesh.stage:
             part = parameter.detach().clone()
         else:
-            cut = parts_of(name, self.mesh.tensor)[0]
+            cut = self.mesh.part(name)
             dtype, device = DTYPES[self._recipe.train.dtype], self._processes.device
             part = torch.empty(cut.shape(shape) if cut else shape, dtype=dtype, device=device)
         return self.mesh.from_stage(part, owner)

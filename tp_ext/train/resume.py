@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,6 @@ KIND = "tp_ext checkpoint 1"
 STATE, TAG = "state.json", "engine"
 SHAPE = ("processes_num", "tensor", "pipeline", "zero", "offload")
 """How the work is spread: of the identity of a run what may be another one when it goes on."""
-WRITER = "[enforce fail at inline_container"
-"""What torch's writer of checkpoints begins with when it cannot write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +104,14 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
     processes.wait()
     try:
         with _told(part, processes):
-            engine.save(str(part), TAG)
-            torch.save(_random_state(processes), part / f"random_{processes.rank}.pt")
-        with _told(part, processes):
-            known = _share_synced(part, processes)
+            known = engine.save(str(part), TAG)
+            random = part / f"random_{processes.rank}.pt"
+            content = io.BytesIO()
+            torch.save(_random_state(processes), content)
+            random.write_bytes(content.getbuffer())
+            known[random] = size_and_hash(random)
+            for file in known:
+                sync(file)
         known = {file: entry for share in processes.gathered(known) for file, entry in share.items()}
         with _told(part, processes):
             if processes.is_first:
@@ -132,18 +134,6 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
     return final
 
 
-def _share_synced(part: Path, processes: Processes) -> dict[Path, dict[str, Any]]:
-    """Put this process's share of the files on the disk; their sizes and hashes."""
-    files = sorted(file for file in part.rglob("*") if file.is_file())[processes.rank :: processes.world_size]
-
-    def settle(file: Path) -> dict[str, Any]:
-        sync(file)
-        return size_and_hash(file)
-
-    with ThreadPoolExecutor(4) as pool:
-        return dict(zip(files, pool.map(settle, files), strict=True))
-
-
 def _remove_parts(folder: Path) -> None:
     """Remove what killed runs left of checkpoints."""
     for part in folder.glob(".step_*.part"):
@@ -156,12 +146,9 @@ def _told(part: Path, processes: Processes) -> Iterator[None]:
     problem = None
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        if not isinstance(error, OSError) and not str(error).startswith(WRITER):
-            raise
-        reason = error.strerror if isinstance(error, OSError) else "the file could not be written whole"
+    except OSError as error:
         free = shutil.disk_usage(part.parent).free / 2**30
-        problem = f"{part.parent}: no checkpoint could be written ({reason}; {free:.1f} GiB are free there)"
+        problem = f"{part.parent}: no checkpoint could be written ({error.strerror}; {free:.1f} GiB are free there)"
     processes.agree(problem)
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from tp_ext.checkpoint.tensors import TYPES, Entry, Shape, Slot, Tensor, bytes_of, dequantize
+from tp_ext.checkpoint.tensors import TYPES, Entry, Shape, Slot, Span, Tensor, bytes_of, dequantize
 from tp_ext.errors import CheckpointError
 from tp_ext.tokens.gguf_vocabulary import gguf_package
 
@@ -115,17 +115,23 @@ def _entry(file: Path, name: str, begin: int, shape: Shape, kind: int, offset: i
     slot = Slot(shape, _TENSOR_TYPES[kind])
     if begin + offset + slot.bytes > file.stat().st_size:
         raise ValueError(f"{name} ends behind the file")
-    return Entry(shape, TYPES[slot.type], _reader(file, slot, begin + offset))
+    offset += begin
+
+    def cut(span: Span) -> Tensor:
+        if span.axis > 0 or len(shape) < 2:
+            return span.of(_numbers(file, slot, offset))
+        above, rows = (Slot((count, *shape[1:]), slot.type) for count in (span.start, span.stop - span.start))
+        return _numbers(file, rows, offset + above.bytes)
+
+    return Entry(shape, TYPES[slot.type], lambda: _numbers(file, slot, offset), cut=cut)
 
 
-def _reader(file: Path, slot: Slot, offset: int) -> Callable[[], Tensor]:
-    def read() -> Tensor:
-        content = torch.from_numpy(np.fromfile(file, np.uint8, slot.bytes, offset=offset))
-        if slot.type == "Q8_0":
-            return dequantize(content.view(*slot.shape[:-1], -1))
-        return content.view(TYPES[slot.type]).view(slot.shape)
-
-    return read
+def _numbers(file: Path, slot: Slot, offset: int) -> Tensor:
+    """What lies at a place of the file."""
+    content = torch.from_numpy(np.fromfile(file, np.uint8, slot.bytes, offset=offset))
+    if slot.type == "Q8_0":
+        return dequantize(content.view(*slot.shape[:-1], -1))
+    return content.view(TYPES[slot.type]).view(slot.shape)
 
 
 class GgufWriter:

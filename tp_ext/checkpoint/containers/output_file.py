@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tp_ext.checkpoint.ahead import Behind
-
-PIECE = 1 << 17
+from tp_ext.checkpoint.containers.direct_file import DirectFile
 
 Said = Future[dict[str, Any]]
 """What a manifest says of a file, as soon as it is known."""
@@ -20,29 +19,28 @@ class OutputFile:
 
     def __init__(self, path: Path, behind: Behind | None) -> None:
         """`behind` is the thread that hashes; there is no hash without."""
-        self._file = open(path, "wb")  # noqa: SIM115  (closed in close)
+        self._file = DirectFile(path)
         self._behind = behind
         self._digest = hashlib.sha256()
-        self._bytes = 0
 
     def write(self, content: bytes | memoryview) -> int:
-        """Write piece by piece: in one call Linux takes several times as long for what was just mapped."""
+        """Write the next bytes, which must stay as they are until the next ones are written; how many."""
         if self._behind:
             self._behind.do(self._digest.update, content)
-        for start in range(0, len(content), PIECE):
-            self._file.write(content[start : start + PIECE])
-        self._bytes += len(content)
+        self._file.write(content)
         return len(content)
 
     def tell(self) -> int:
         """How many bytes were written."""
-        return self._bytes
+        return self._file.bytes
 
     def flush(self) -> None:
-        """Give the system what is still here."""
-        self._file.flush()
+        """Nothing: what is still here is written when the file is closed."""
 
     def close(self) -> Said | None:
         """Its size and SHA-256, with `behind`."""
         self._file.close()
-        return self._behind.do(lambda: {"bytes": self._bytes, "sha256": self._digest.hexdigest()}) if self._behind else None
+        return self._behind.do(self._said) if self._behind else None
+
+    def _said(self) -> dict[str, Any]:
+        return {"bytes": self._file.bytes, "sha256": self._digest.hexdigest()}

@@ -20,7 +20,7 @@ from tp_ext.checkpoint.formats.native import BLOCKS, NATIVE, TENCENTPRETRAIN
 from tp_ext.checkpoint.formats.parallel import TENSOR_PARALLEL, THREE_D
 from tp_ext.checkpoint.formats.training import TRAINING
 from tp_ext.checkpoint.layout import total_bytes, write_layout
-from tp_ext.checkpoint.source import Named, Source, shapes_of
+from tp_ext.checkpoint.source import Named, Source, shapes_of, whole
 from tp_ext.checkpoint.tensors import TYPE_OF
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError
@@ -125,7 +125,7 @@ def write_trained(
     family = family_of(families, config)
     path, extras = (begun_from.folder, begun_from.extras) if begun_from else (folder, {})
     written = ((name, tensor.detach().to(dtype)) for name, tensor in weights)
-    source = Source(path, "training", family, config, shapes_of(family, config), dtype, lambda: written, extras)
+    source = Source(path, "training", family, config, shapes_of(family, config), dtype, whole(lambda: written), extras)
     for name, content in {tokenizer.file_name: tokenizer.content, **tokenizer.beside}.items():
         (folder / name).write_bytes(content)
     write_model(folder, source, "native", dtype, manifest)

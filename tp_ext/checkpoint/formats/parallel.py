@@ -19,9 +19,9 @@ from tp_ext.checkpoint.files import Weights
 from tp_ext.checkpoint.formats.format import Format, Plan, Target, our_config, slots_of
 from tp_ext.checkpoint.formats.native import open_ours, tied_copies, write_our_config
 from tp_ext.checkpoint.layout import Layout, Place
-from tp_ext.checkpoint.shards import CUTS, Cut, check_degree, join, joined_shape, parts_of
+from tp_ext.checkpoint.shards import CUTS, Cut, axis_of, check_degree, join, joined_shape, parts_of
 from tp_ext.checkpoint.source import Degree, Source
-from tp_ext.checkpoint.tensors import Entry, Tensor
+from tp_ext.checkpoint.tensors import Entry, Span, Tensor
 from tp_ext.config import ModelConfig
 from tp_ext.errors import CheckpointError, UserError
 from tp_ext.registry import Family, Registry
@@ -100,7 +100,8 @@ def joined(
         except UserError as error:
             problems.append(str(error))
             continue
-        entries[name] = Entry(shape, parts[0].dtype, _joiner(path, known, parts, cuts))
+        read, cut = _joiner(path, known, parts, cuts), _cutter(path, known, parts, cuts)
+        entries[name] = Entry(shape, parts[0].dtype, read, cut=cut)
         if len({part.dtype for part in parts}) > 1:
             problems.append(f"{name} is of several types")
     if problems:
@@ -116,6 +117,22 @@ def _joiner(path: Path, name: str, parts: list[Entry], cuts: Sequence[Cut]) -> C
             raise CheckpointError(f"{path}: {error}") from None
 
     return read
+
+
+def _cutter(path: Path, name: str, parts: list[Entry], cuts: Sequence[Cut]) -> Callable[[Span], Tensor]:
+    """What reads a span from the files of the ranks that have something of it."""
+    axis = axis_of(name, cuts)
+
+    def cut(span: Span) -> Tensor:
+        if span.axis != axis:
+            return span.of(_joiner(path, name, parts, cuts)())
+        size = parts[0].shape[axis]
+        inside = [(part, max(span.start - rank * size, 0), min(span.stop - rank * size, size))
+                  for rank, part in enumerate(parts)]  # fmt: skip
+        found = [part.part(Span(axis, start, stop)) for part, start, stop in inside if start < stop]
+        return torch.cat(found, axis) if len(found) > 1 else found[0]
+
+    return cut
 
 
 def check_numbers(path: Path, found: set[int], what: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from tp_ext.checkpoint.shards import Part, parts_of
 from tp_ext.errors import RecipeError
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import ParallelSection
@@ -68,6 +69,10 @@ class Mesh:
     def tensor_group(self) -> Any:
         """The processes that hold the parts of the same layers; None where that is this one alone."""
         return self.grid.slice_proc_group if self.tensor > 1 else None
+
+    def part(self, name: str) -> Part | None:
+        """The part of a weight that this process has, where it has the layer; None stands for all of it."""
+        return parts_of(name, self.tensor)[self.tensor_rank] if self.tensor > 1 else None
 
     def one_per_share(self, values: Sequence[T]) -> list[T]:
         """Of a value of every process, in order of rank, that of one process for each share of the data."""
