@@ -5,12 +5,11 @@ import shutil
 
 import pytest
 import torch
+from adapted_bases import BOTH, make_bases, sections
 from conftest import BLOOM, LLAMA, metrics, pretrain
-from models_on_disk import make_model, make_tokenizers
 
 from tp_ext.checkpoint.formats import open_model
 from tp_ext.checkpoint.partitions import Layout, open_optimized
-from tp_ext.data.preprocess import preprocess
 from tp_ext.errors import CheckpointError
 from tp_ext.models import families
 from tp_ext.output import write_manifest
@@ -30,8 +29,12 @@ REST = {
     "groups": ["t1 p1 z2 d1", "t2 p1 z1 d2", "t1 p2 z0 d1", "t2 p1 z3 d2", "t1 p2 z1 d2"],
     "bloom": ["t2 p2 z0 d1", "t1 p2 z1 d1", "t2 p1 z3 d1", "t2 p2 z1 d1", "t1 p1 z3 d2"],
 }
-ADAPTED = ["t1 p1 z1 d1", "t1 p1 z3 d2", "t1 p1 z0 d1"]
-ADAPTED_REST = ["t1 p1 z0 d2", "t1 p1 z2 d1", "t1 p1 z1 d2", "t1 p1 z3 d1"]
+ADAPTED = {
+    "groups": ["t1 p1 z1 d1", "t2 p2 z1 d1", "t1 p1 z3 d2", "t1 p1 z0 d1"],
+    "bloom": ["t1 p1 z0 d2", "t2 p1 z3 d1", "t1 p2 z0 d1", "t2 p2 z0 d1", "t1 p1 z2 d1"],
+    "more": ["t1 p1 z3 d1", "t2 p1 z1 d2", "t1 p2 z1 d2", "t2 p1 z0 d1", "t1 p1 z1 d2"],
+}
+TARGETS = {"groups": ["q_proj", "v_proj", "o_proj", "down_proj"], "bloom": ["query_key_value", "dense", "dense_4h_to_h"]}
 
 
 def settings(shape):
@@ -137,32 +140,30 @@ def test_bfloat16_differs_by_its_rounding_only(recipe, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, corpus):
-    """A random LLaMA with its tokenizer, and data tokenized for it."""
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = make_tokenizers(folder, corpus)["llama"]
-    preprocess([corpus], tokenizer, folder / "data", 32)
-    return {"model__config": None, "model__pretrained_model_path": str(make_model(folder / "model", "groups", tokenizer)),
-            "model__spm_model_path": str(tokenizer.path), "data__dataset_path": str(folder / "data"),
-            "evaluate__datasets": {"text": str(folder / "data")}}  # fmt: skip
+def bases(tmp_path_factory, corpus):
+    """Random models, of which the rows are odd, with their tokenizers and data tokenized for them."""
+    bases = make_bases(tmp_path_factory.mktemp("bases"), corpus, {"groups": 505, "bloom": 601})
+    return {shape: sections(bases, shape) for shape in bases}
 
 
-def follow_adapter(recipe, tmp_path, base, shapes, also):
-    names = ["q_proj", "v_proj", "o_proj", "down_proj"]
-    alone, out = follow(recipe, tmp_path, shapes, **base, lora__target_modules=names, lora__r=4, lora__also_train=also)
+def follow_adapter(recipe, tmp_path, bases, model, shapes, also):
+    alone, out = follow(recipe, tmp_path, shapes, **bases[model], lora__target_modules=TARGETS[model],
+                        lora__r=4, lora__also_train=also)  # fmt: skip
     expected, found = (torch.load(folder / "adapter" / "lora.bin", weights_only=True) for folder in (alone, out))
     assert list(found) == list(expected)
     assert all(torch.allclose(found[name], expected[name], atol=1e-4) for name in expected)
 
 
-def test_so_does_lora_with_what_it_trains_whole(recipe, tmp_path, base):
-    follow_adapter(recipe, tmp_path, base, ADAPTED, ["embedding", "lm_head"])
+def test_so_does_lora_with_what_it_trains_whole(recipe, tmp_path, bases):
+    follow_adapter(recipe, tmp_path, bases, "groups", ADAPTED["groups"], BOTH)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("shapes", "also"), [(ADAPTED, []), (ADAPTED_REST, []), (ADAPTED_REST, ["embedding", "lm_head"])])
-def test_so_do_other_adapters(recipe, tmp_path, base, shapes, also):
-    follow_adapter(recipe, tmp_path, base, shapes, also)
+@pytest.mark.parametrize(("model", "shapes", "also"), [
+    ("groups", "groups", []), ("groups", "more", BOTH), ("bloom", "bloom", []), ("bloom", "bloom", BOTH),
+])  # fmt: skip
+def test_so_do_other_adapters(recipe, tmp_path, bases, model, shapes, also):
+    follow_adapter(recipe, tmp_path, bases, model, ADAPTED[shapes], also)
 
 
 def test_float16_goes_on_at_its_own_shape_only(tmp_path):

@@ -32,6 +32,17 @@ def test_every_degree_is_equal_for_awkward_vocabularies(recipe, model, rows, ten
     assert found.is_equal, (found.worst, found.apart)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("also", "pipeline"), [([], 1), (["embedding", "lm_head"], 2)])
+def test_factors_are_compared_too(recipe, also, pipeline):
+    values = recipe(model__config={**BLOOM, "vocab_size": 501}, model__pretrained_model_path="nowhere",
+                    model__spm_model_path="nowhere", parallel__tensor=2, parallel__pipeline=pipeline,
+                    lora__target_modules=["query_key_value", "dense"], lora__dropout=0.5, lora__also_train=also)  # fmt: skip
+    found = compare(parse_recipe(values), shrink=True, steps=3)
+    assert found.is_equal, (found.worst, found.apart)
+    assert "encoder.transformer.0.self_attn.final_linear.lora_A" in found.alone.weights
+
+
 def test_what_is_shrunk_stays_awkward():
     large = config_of("llama2-70b").replace(vocab_size=49953)
     small = shrunk(large, 2, 4)

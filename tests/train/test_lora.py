@@ -4,15 +4,15 @@ import json
 
 import pytest
 import torch
+from adapted_bases import ALL, BOTH, adapting, make_bases
 from conftest import BLOOM, LLAMA, command, metrics, pretrain, tiny
-from models_on_disk import make_model, make_tokenizers, tensors
+from models_on_disk import tensors
 
 from tp_ext.checkpoint.adapters import merged, open_adapter
 from tp_ext.checkpoint.convert import convert
-from tp_ext.checkpoint.formats import open_model, write_model
+from tp_ext.checkpoint.formats import open_model
 from tp_ext.checkpoint.shards import axis_of
 from tp_ext.checkpoint.source import EMBEDDING, HEAD
-from tp_ext.data.preprocess import preprocess
 from tp_ext.errors import RecipeError
 from tp_ext.infer import load
 from tp_ext.models import build, families
@@ -23,45 +23,17 @@ from tp_ext.train.lora import adapt, adapted_of, counts_of
 from tp_ext.train.moved import Moved
 from tp_ext.train.recipe import LoraSection, parse_recipe
 
-BOTH = ["embedding", "lm_head"]
-ALL = {"llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-       "bloom": ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]}  # fmt: skip
-STEPS = 6
-
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory, corpus):
-    """Random models of several shapes, each with its tokenizer, and data tokenized for them."""
-    folder = tmp_path_factory.mktemp("bases")
-    made = {}
-    for kind, tokenizer in make_tokenizers(folder, corpus).items():
-        preprocess([corpus], tokenizer, folder / f"data_{kind}", 32)
-        for shape in {"llama": ("groups", "tied"), "bloom": ("bloom", "bloom_untied")}[kind]:
-            model = make_model(folder / shape, shape, tokenizer)
-            if shape == "tied":  # and with rows that stand for nothing
-                padded = open_model(model, families).padded(64)
-                model = folder / "padded"
-                model.mkdir()
-                write_model(model, padded, "native", padded.dtype)
-            made[shape] = model, tokenizer.path, folder / f"data_{kind}"
-    return made
+    """Of one the head is its embedding, and it has rows that stand for nothing."""
+    rows = {"groups": 1, "tied": 64, "bloom": 1, "bloom_untied": 1}
+    return make_bases(tmp_path_factory.mktemp("bases"), corpus, rows)
 
 
 @pytest.fixture
 def lora(bases, recipe):
-    """A maker of recipes that train an adapter of one of the `bases`."""
-
-    def make(shape, **changes):
-        base, tokenizer, data = bases[shape]
-        family = "bloom" if "bloom" in shape else "llama"
-        settings = {"model__config": None, "model__pretrained_model_path": str(base),
-                    "model__spm_model_path": str(tokenizer), "data__dataset_path": str(data),
-                    "evaluate__datasets": {"text": str(data)}, "evaluate__steps": STEPS, "train__total_steps": STEPS,
-                    "train__save_checkpoint_steps": 3, "lora__target_modules": ALL[family], "lora__r": 4,
-                    "lora__alpha": 6}  # fmt: skip
-        return recipe(**{**settings, **changes})
-
-    return make
+    return adapting(recipe, bases)
 
 
 def run(values, folder, *overrides, processes=0):
@@ -212,11 +184,11 @@ def changed_norm(model):
     model.target.register_forward_hook(change)
 
 
-def step_of(model):
+def step_of(model, processes=None):
     """A function that makes a step of training and has it looked at; `spoil` changes gradients before."""
     trained = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.1)
-    moved = Moved(model, optimizer, Alone())
+    moved = Moved(model, optimizer, processes or Alone())
     ids = torch.randint(0, 101, (2, 16), generator=torch.Generator().manual_seed(1))
 
     def step(number, spoil=lambda: None):
@@ -241,6 +213,23 @@ def test_what_did_not_move_or_should_not_have_is_named(damage, expected):
     with pytest.raises(RecipeError) as error:
         step_of(model)(1)
     assert expected in str(error.value) and str(error.value).startswith("step 1: recipe.lora: ")
+
+
+class Beside(Alone):
+    """One of two processes; the other has another part of the embedding, which moved."""
+
+    def gathered(self, value):
+        return [value, (True, [])]
+
+
+def test_a_part_of_the_embedding_may_have_no_row_in_a_batch():
+    model, _ = adapted_model(tiny(LLAMA), LoraSection(also_train=("embedding",)))
+    detached_embedding(model)
+    step_of(model, Beside())(1)
+    wrong_layer(model)
+    with pytest.raises(RecipeError) as error:
+        step_of(model, Beside())(1)
+    assert "lora_B should" in str(error.value) and EMBEDDING not in str(error.value)
 
 
 def test_a_factor_that_only_decay_moves_in_the_second_step_is_named():

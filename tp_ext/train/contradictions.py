@@ -55,9 +55,6 @@ def contradictions(recipe: Recipe) -> list[str]:
         problems.append(f"parallel.zero: {parallel.zero} with pipeline {parallel.pipeline}: DeepSpeed's pipeline keeps all "
                         "gradients of a stage until its step; use zero 1 with it, or zero "
                         f"{parallel.zero} with parallel.tensor instead")  # fmt: skip
-    if recipe.lora and parallel.tensor * parallel.pipeline > 1:
-        problems.append(f"lora: with tensor {parallel.tensor} and pipeline {parallel.pipeline}: factors are not cut yet; "
-                        "leave both at 1, with zero 3 where the base is too large for a process")  # fmt: skip
     decided = sorted(set(parallel.deepspeed) & DECIDED)
     if decided:
         problems.append(f"parallel.deepspeed: {', '.join(decided)}: decided by the recipe's own settings; remove it here")

@@ -15,14 +15,14 @@ from tp_ext.checkpoint.shards import axis_of
 from tp_ext.checkpoint.source import EMBEDDING, HEAD, Source, with_rows
 from tp_ext.checkpoint.tensors import DTYPES, Shape
 from tp_ext.config import ModelConfig
-from tp_ext.errors import CheckpointError
+from tp_ext.errors import CheckpointError, RecipeError
 from tp_ext.heap import freed_is_given_back
 from tp_ext.models import build
 from tp_ext.models.decoder import Decoder, initial_weight
 from tp_ext.train import feed
 from tp_ext.train.carry import Carrier
 from tp_ext.train.derived import deepspeed_settings, make_optimizer
-from tp_ext.train.lora import adapt, adapted_of, adapted_shapes, load_trained, merged
+from tp_ext.train.lora import adapt, adapted_of, adapted_shapes, leave_out_frozen, load_trained, merged
 from tp_ext.train.moved import Moved
 from tp_ext.train.parallel.mesh import Mesh
 from tp_ext.train.parallel.norm import clip_gradients
@@ -76,7 +76,8 @@ class Engine:
         if self.mesh.pipeline > 1:
             # all of a stage in one file, under the names of the whole model, instead of DeepSpeed's files of layers
             self._engine.module_state_dict = lambda **_: model.state_dict()
-            self._engine.load_module_state_dict = lambda checkpoint, **_: model.load_state_dict(checkpoint["module"])
+            read = load_trained if self.adapted else _load_all
+            self._engine.load_module_state_dict = lambda checkpoint, **_: read(checkpoint["module"], model)
             self._pipeline = Pipeline(self._engine, self.mesh, processes.device)
 
     def _model(self, settings: dict[str, Any]) -> Decoder | Stages:
@@ -98,6 +99,8 @@ class Engine:
                 from tp_ext.train.parallel.stages import Stages
 
                 model = Stages(decoder, self.mesh, self._with_memory)
+                if self.adapted:
+                    leave_out_frozen(model)
             else:
                 model = self._with_memory(decoder)
                 decoder.tie()
@@ -119,6 +122,13 @@ class Engine:
             return dict.fromkeys(self._shapes, 0)
         names = [name for name, _ in model.named_parameters()]
         found = self._processes.gathered((self.mesh.stage, names))
+        adapted = self.adapted
+        idle = sorted({stage + 1 for stage, held in found if adapted and not any(map(adapted.trains, held))})
+        if idle and self._recipe.parallel.zero:  # DeepSpeed's optimizers of ZeRO take at least one parameter
+            raise RecipeError(
+                f"recipe.parallel.pipeline: {self.mesh.pipeline} stages, of which lora trains nothing in stage "
+                f"{', '.join(map(str, idle))}; name target_modules of its layers, take fewer stages, or zero 0"
+            )
         owners = {name: stage for stage, held in reversed(found) for name in held}
         assert set(owners) == set(self._shapes), set(owners) ^ set(self._shapes)
         return owners
@@ -226,25 +236,26 @@ class Engine:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight of the model whole, LoRA's changes in it, one at a time; every process goes through it together."""
-        whole = self._parameters(lambda parameter: True)
+        whole = self._parameters(lambda name: True)
         return merged(whole, self.adapted) if self.adapted else whole
 
     def trained(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter that is trained, likewise: with LoRA its factors, each by itself."""
-        return self._parameters(lambda parameter: parameter.requires_grad)
+        adapted = self.adapted
+        return self._parameters(lambda name: adapted is None or adapted.trains(name))
 
     def moved(self) -> Moved | None:
         """What looks after the first steps of LoRA; None when all is trained."""
         return Moved(self._engine.module, self._engine.optimizer, self._processes) if self.adapted else None
 
-    def _parameters(self, wanted: Callable[[Tensor], bool]) -> Iterator[tuple[str, Tensor]]:
+    def _parameters(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
         import deepspeed
 
         own = dict(self._engine.module.named_parameters())
         for name, shape in self._shapes.items():
-            parameter = own.get(name)
-            if parameter is not None and not wanted(parameter):
+            if not wanted(name):
                 continue
+            parameter = own.get(name)
             partitioned = hasattr(parameter, "ds_id")
             with deepspeed.zero.GatheredParameters([parameter]) if partitioned else nullcontext():
                 if parameter is None or self.mesh.pipeline > 1:
@@ -264,3 +275,7 @@ class Engine:
             dtype, device = DTYPES[self._recipe.train.dtype], self._processes.device
             part = torch.empty(cut.shape(shape) if cut else shape, dtype=dtype, device=device)
         return self.mesh.from_stage(part, owner)
+
+
+def _load_all(src: dict[str, Tensor], dst: nn.Module) -> None:
+    dst.load_state_dict(src)

@@ -36,6 +36,10 @@ class Adapted:
     alpha: float
     dropout: float
 
+    def trains(self, name: str) -> bool:
+        """Whether a parameter of the model is trained."""
+        return is_factor(name) or name in self.whole
+
     @property
     def scale(self) -> float:
         """By which B A is multiplied."""
@@ -101,7 +105,9 @@ def _is_end(target: str, name: str) -> bool:
 
 
 def adapt(model: Decoder, adapted: Adapted) -> None:
-    """Give the layers their factors, on the device and in the type of the model; all that is not trained is frozen."""
+    """Give the layers their factors, on the device and in the type of the model; all that is not trained is frozen.
+
+    What is frozen is left out of its state, see `leave_out_frozen`."""
     model.requires_grad_(False)
     for name in adapted.layers:
         parent, _, last = name.rpartition(".")
@@ -110,7 +116,7 @@ def adapt(model: Decoder, adapted: Adapted) -> None:
         setattr(model.get_submodule(parent), last, LoraLinear(linear, adapted.rank, adapted.scale, adapted.dropout))
     for name in adapted.whole:
         model.get_parameter(name).requires_grad_(True)
-    model.register_state_dict_post_hook(_leave_out_frozen)  # type: ignore[no-untyped-call]
+    leave_out_frozen(model)
 
 
 def adapted_shapes(config: ModelConfig, adapted: Adapted | None) -> Shapes:
@@ -125,6 +131,11 @@ def outline(config: ModelConfig, adapted: Adapted | None) -> Decoder:
         if adapted:
             adapt(model, adapted)
     return model
+
+
+def leave_out_frozen(model: nn.Module) -> None:
+    """Let the state of a model be what is trained of it."""
+    model.register_state_dict_post_hook(_leave_out_frozen)
 
 
 def _leave_out_frozen(model: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:

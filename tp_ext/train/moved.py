@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from tp_ext.checkpoint.source import EMBEDDING
 from tp_ext.errors import RecipeError
 from tp_ext.nn.lora import FIRST, SECOND
 from tp_ext.train.processes import Processes
 
 STEPS = 2
 """Steps that are looked at. In the first B of LoRA is 0, so A has no gradient; in the second everything has one."""
+WITHOUT, STILL = "should be trained, but got no gradient", "should be trained, but did not move"
+CHANGED = "should stay as in the base, but changed"
 _WIDE = 1024
 _BITS = {2: torch.int16, 4: torch.int32}
 
@@ -49,25 +53,26 @@ class Moved:
         if not self._left or not was_made:
             return
         self._left -= 1
-        problems = [problem for told in self._processes.gathered(self._problems()) for problem in told]
+        told = self._processes.gathered((EMBEDDING in self._before, self._problems()))
         self._before = {}
+        problems = list(_told_by_all([found for _, found in told], sum(is_trained for is_trained, _ in told)))
         if problems:
-            raise RecipeError(f"step {step}: recipe.lora: {'; '.join(dict.fromkeys(problems))}")
+            raise RecipeError(f"step {step}: recipe.lora: {'; '.join(problems)}")
 
-    def _problems(self) -> list[str]:
-        still, without = [], []
+    def _problems(self) -> list[tuple[str, str]]:
+        """Names of parameters, each with what is wrong with it in this process."""
+        problems = []
         parameters = dict(self._module.named_parameters())
         for name, value in self._values():
             if self._is_let_off(name):
                 continue
             if not bool(self._moment(parameters[name]).any()):
-                without.append(name)
+                problems.append((name, WITHOUT))
             elif torch.equal(_sums(value), self._before[name].sums):
-                still.append(name)
-        moved = [name for name, before in self._frozen.items() if not torch.equal(_sums(_held(parameters[name])), before)]
-        told = ((without, "should be trained, but got no gradient"), (still, "should be trained, but did not move"),
-                (moved, "should stay as in the base, but changed"))  # fmt: skip
-        return [f"{', '.join(names[:8])}{' and more' * (len(names) > 8)} {what}" for names, what in told if names]
+                problems.append((name, STILL))
+        problems += [(name, CHANGED) for name, before in self._frozen.items()
+                     if not torch.equal(_sums(_held(parameters[name])), before)]  # fmt: skip
+        return problems
 
     def _is_let_off(self, name: str) -> bool:
         other = f"{name.removesuffix(FIRST)}{SECOND}"
@@ -89,6 +94,21 @@ class Moved:
         if moment is None:
             moment = self._optimizer.state.get(parameter, {}).get("exp_avg", torch.zeros(1))
         return moment
+
+
+def _told_by_all(told: list[list[tuple[str, str]]], embeddings: int) -> Iterator[str]:
+    """A line for each thing that is wrong, with the names, from what each process found.
+
+    A part of the embedding has no gradient where the batch has none of its rows: that is wrong only when all that have
+    a part of it, so many as `embeddings`, found it.
+    """
+    counts = Counter(problem for found in told for problem in found)
+    if counts[EMBEDDING, WITHOUT] < embeddings:
+        del counts[EMBEDDING, WITHOUT]
+    for what in (WITHOUT, STILL, CHANGED):
+        names = [name for name, wrong in counts if wrong == what]
+        if names:
+            yield f"{', '.join(names[:8])}{' and more' * (len(names) > 8)} {what}"
 
 
 def _held(parameter: Tensor) -> Tensor:

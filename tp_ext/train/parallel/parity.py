@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import tempfile
 from dataclasses import dataclass
@@ -112,6 +113,7 @@ def compare(recipe: Recipe, shrink: bool, steps: int) -> Compared:
     spread = dataclasses.replace(
         recipe, model=model, train=train, data=dataclasses.replace(recipe.data, seq_length=length),
         parallel=dataclasses.replace(recipe.parallel, offload="none"),
+        lora=dataclasses.replace(recipe.lora, dropout=0.0) if recipe.lora else None,
     )  # fmt: skip
     alone = dataclasses.replace(spread, parallel=dataclasses.replace(spread.parallel, tensor=1, pipeline=1, zero=1))
     return Compared(_figures(alone, config, steps, 1), _figures(spread, config, steps, tensor * pipeline),
@@ -163,7 +165,8 @@ def _process(rank: int, recipe: Recipe, config: ModelConfig, steps: int, count: 
             outcome = make_step(engine, step, rate, guard, processes, StopWatch(processes.device), False)
             losses.append(outcome.loss)
             norms.append(outcome.grad_norm)
-        weights = {name: weight.detach().clone() for name, weight in engine.weights()}
+        each = itertools.chain(engine.weights(), engine.trained() if engine.adapted else ())
+        weights = {name: weight.detach().clone() for name, weight in each}
         if processes.is_first:
             torch.save({"losses": losses, "norms": norms, "weights": weights}, Path(folder) / "figures.pt")
     finally:

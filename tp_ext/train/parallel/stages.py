@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
 from torch import Tensor, nn
 
@@ -85,6 +86,8 @@ class Stages(PipelineModule):  # type: ignore[misc]
         if self._is_first:
             hidden = self.embedding(hidden)
         hidden = self.encoder(hidden, None, None, None if documents is None else spans_of(documents))
+        if torch.is_grad_enabled() and not hidden.requires_grad:
+            hidden.requires_grad_()  # DeepSpeed goes back through a stage in which nothing is trained too
         return hidden if documents is None else (hidden, documents)
 
     def _loss(self, outputs: Tensor | tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor, Tensor]) -> Tensor:

@@ -14,9 +14,12 @@ from torch.nn import functional as F
 from tp_ext.checkpoint.shards import axis_of
 from tp_ext.config import ModelConfig
 from tp_ext.nn.attention import SelfAttention
+from tp_ext.nn.lora import LoraLinear
 from tp_ext.nn.loss import IGNORED, OutputLayer
 from tp_ext.nn.position import alibi_slopes
+from tp_ext.train.parallel.adapted import ColumnsOfLora, RowsOfLora
 from tp_ext.train.parallel.mesh import Mesh
+from tp_ext.train.parallel.sums import summed
 
 
 def padded(config: ModelConfig, degree: int) -> ModelConfig:
@@ -59,9 +62,14 @@ def join_parts(model: nn.Module, config: ModelConfig, mesh: Mesh) -> None:
             module.slopes = alibi_slopes(count * mesh.tensor)[rank * count : (rank + 1) * count]
         if isinstance(module, OutputLayer):
             setattr(parent, own, OutputPart(module, config, mesh))
-        elif isinstance(module, nn.Linear) and axis_of(f"{name}.weight") == 1:
-            setattr(parent, own, ColumnsOfLinear(module, group))
-            parent.register_forward_pre_hook(enter)
+        elif isinstance(module, (nn.Linear, LoraLinear)):
+            is_cut_by_columns = axis_of(f"{name}.weight") == 1
+            if isinstance(module, LoraLinear):
+                setattr(parent, own, (ColumnsOfLora if is_cut_by_columns else RowsOfLora)(module, mesh))
+            elif is_cut_by_columns:
+                setattr(parent, own, ColumnsOfLinear(module, group))
+            if is_cut_by_columns:
+                parent.register_forward_pre_hook(enter)
         elif isinstance(module, nn.Embedding):
             setattr(parent, own, RowsOfEmbedding(module, mesh))
 
@@ -70,14 +78,6 @@ def mark_parts(model: nn.Module) -> None:
     """Tell DeepSpeed which weights are parts of one; what all parts have alike counts once in the norm of gradients."""
     for name, parameter in model.named_parameters():
         parameter.tensor_model_parallel = axis_of(name) is not None  # type: ignore[attr-defined]
-
-
-def _sum(group: Any, part: Tensor) -> Tensor:
-    """The sum over all parts, whose gradient is that of each."""
-    from deepspeed.module_inject.layers import RowParallel
-
-    total: Tensor = RowParallel.apply(group, part.contiguous(), False)
-    return total
 
 
 class ColumnsOfLinear(nn.Module):
@@ -90,7 +90,7 @@ class ColumnsOfLinear(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`hidden` [B, T, columns of this part] to [B, T, E], the same in all parts."""
-        output = _sum(self._group, F.linear(hidden, self.weight))
+        output = summed(self._group, F.linear(hidden, self.weight))
         return output if self.bias is None else output + self.bias
 
 
@@ -108,7 +108,7 @@ class RowsOfEmbedding(nn.Module):
         ids = ids - self._first
         elsewhere = (ids < 0) | (ids >= self._rows)
         rows = F.embedding(ids.masked_fill(elsewhere, 0), self.weight)
-        return _sum(self._group, rows.masked_fill(elsewhere[..., None], 0.0))
+        return summed(self._group, rows.masked_fill(elsewhere[..., None], 0.0))
 
 
 class OutputPart(nn.Module):
