@@ -29,6 +29,7 @@ from tp_ext.train.parallel.tensor import join_parts, mark_parts, padded, part_of
 from tp_ext.train.processes import Processes
 from tp_ext.train.recipe import Recipe
 from tp_ext.train.watch import StopWatch
+from tp_ext.train.writing import kept_for_the_end
 
 if TYPE_CHECKING:
     from tp_ext.train.parallel.stages import Stages
@@ -217,8 +218,14 @@ class Engine:
         return clip_gradients(self._engine.module.parameters(), limit, self.mesh)
 
     def save(self, folder: str, tag: str) -> None:
-        """Write the weights that are trained, and optimizer state; every process calls it."""
-        self._engine.save_checkpoint(folder, tag=tag, save_latest=False, exclude_frozen_parameters=self.adapted is not None)
+        """Write the weights that are trained, and optimizer state; every process calls it.
+
+        Where the disk takes no more, the error is raised once the other processes need this one no longer.
+        """
+        with kept_for_the_end(self._engine):
+            self._engine.save_checkpoint(
+                folder, tag=tag, save_latest=False, exclude_frozen_parameters=self.adapted is not None
+            )
 
     def load(self, folder: str, tag: str) -> None:
         """Read what `save` wrote; every process calls it."""

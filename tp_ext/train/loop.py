@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -22,7 +23,9 @@ from tp_ext.train.evaluate import evaluate
 from tp_ext.train.failure import told_last
 from tp_ext.train.fit import check_memory
 from tp_ext.train.guard import Guard
+from tp_ext.train.hold import hold
 from tp_ext.train.inputs import Inputs, open_inputs
+from tp_ext.train.launcher import Launcher
 from tp_ext.train.lora import counts_of
 from tp_ext.train.machines import check_shared
 from tp_ext.train.parallel.mesh import Mesh, data_degree
@@ -38,17 +41,39 @@ from tp_ext.train.step import Outcome, make_step
 from tp_ext.train.watch import StopWatch
 from tp_ext.train.window import TRAINING, Window
 
+STOPPED = 128 + signal.SIGTERM
+"""How a run ends that was stopped and has saved; 0 is that of one that is complete."""
 
-def run(recipe: Recipe) -> None:
-    """Train. Raises a UserError before anything is trained or overwritten when something does not fit."""
-    inputs = open_inputs(recipe)
-    check_memory(recipe, inputs.config)
+
+def run(read: Callable[[], Recipe]) -> None:
+    """Train by the recipe that is `read`; on SIGTERM save, and end the process with STOPPED.
+
+    Raises a UserError before anything is trained or overwritten when something does not fit.
+    """
+    prepared = _prepared(read)
     processes = process_group.join()
     try:
         with told_last(processes):
-            Run(recipe, inputs, processes).train()
+            if isinstance(prepared, Exception):
+                raise prepared
+            is_stopped = Run(*prepared, processes).train()
     finally:
         process_group.leave()
+    if is_stopped:
+        sys.exit(STOPPED)
+
+
+def _prepared(read: Callable[[], Recipe]) -> tuple[Recipe, Inputs] | Exception:
+    """A recipe and what it names; or, of several processes, what is wrong with them here, which all have to hear of."""
+    try:
+        recipe = read()
+        inputs = open_inputs(recipe)
+        check_memory(recipe, inputs.config)
+    except Exception as error:
+        if process_group.world_size() == 1:
+            raise
+        return error
+    return recipe, inputs
 
 
 class Run:
@@ -64,6 +89,7 @@ class Run:
         self._output = Path(train.output_model_path)
         start = find_start(recipe, inputs, processes)
         check_shared(self._output, processes)
+        hold(self._output, processes)
         if start.checkpoint:
             tell_changes(recipe, start)
         self._state, self._total_steps, self._inputs = start.state, start.total_steps, inputs
@@ -86,9 +112,10 @@ class Run:
         self._guard = Guard(recipe.guard, self._state.watched)
         self._report = Report(self._output, processes.is_first, self._total_steps)
         self._stop, self._saved = False, self._state.step
+        self._launcher = Launcher()
 
-    def train(self) -> None:
-        """Go through all steps; on SIGTERM save and return."""
+    def train(self) -> bool:
+        """Go through all steps; on SIGTERM, or when the launcher is gone, save and return. Whether it was stopped."""
         self._begin()
         total, state = self._total_steps, self._state
         if state.step >= total:
@@ -97,11 +124,15 @@ class Run:
             self._evaluate(0)
         with Prefetch(feed.steps(self._loader, state.position, self._processes.device)) as steps:
             state = self._go_through(steps, state)
-        if state.step < total:
-            say(f"stopped by SIGTERM at step {state.step} of {total}; the same command goes on from there")
+        is_stopped = state.step < total
+        if is_stopped:
+            by = "SIGTERM" if self._processes.any(self._stop) else "the end of the command that started it"
+            say(f"stopped by {by} at step {state.step} of {total}; the same command goes on from there")
         else:
             self._write_model(state)
         self._finish()
+        self._processes.wait()
+        return is_stopped
 
     def _go_through(self, steps: Iterator[feed.Step], state: resume.State) -> resume.State:
         """Train from `state` to the end of the run or to SIGTERM; measure and save on the way, and at the end."""
@@ -114,7 +145,8 @@ class Run:
             watch.lap("data")
             if moved:
                 moved.begin()
-            outcome = make_step(self._engine, step, rate, self._guard, self._processes, watch, self._stop)
+            stop = self._stop or self._launcher.is_gone()
+            outcome = make_step(self._engine, step, rate, self._guard, self._processes, watch, stop)
             if moved:
                 moved.end(state.step + 1, was_made=rate > 0 and not outcome.verdict.skips)
             stopped, before = outcome.is_stopped, state
@@ -124,6 +156,8 @@ class Run:
             window.add(None if outcome.verdict.skips else outcome.loss, step.targets_num, watch.seconds())
             if not outcome.verdict.stops:
                 window = self._look_after(state, window, rate, outcome, watch, stopped)
+            elif outcome.verdict.is_spike:  # older checkpoints stay, as the weights may have been spoilt before
+                self._save(state, watch, keep=0)
             self._record(before, step, outcome, rate, watch)
             if outcome.verdict.stops:
                 raise RecipeError(self._reason_to_stop(state, outcome))
@@ -153,10 +187,14 @@ class Run:
         every = self._recipe.train.save_checkpoint_steps
         is_due = state.step // every > self._saved // every and not outcome.verdict.skips  # waits for a step that is well
         if is_due or is_last or stopped:
-            self._saved = state.step
-            resume.save(self._output, state, self._engine, self._processes, self._recipe.train.keep_checkpoints)
-            watch.lap("save")
+            self._save(state, watch, self._recipe.train.keep_checkpoints)
         return window
+
+    def _save(self, state: resume.State, watch: StopWatch, keep: int) -> None:
+        """Write a checkpoint."""
+        self._saved = state.step
+        resume.save(self._output, state, self._engine, self._processes, keep)
+        watch.lap("save")
 
     def _tell_verdict(self, before: resume.State, after: resume.State, outcome: Outcome) -> None:
         """Say what is wrong with a step, and write the text of its instances."""
@@ -174,11 +212,20 @@ class Run:
     def _reason_to_stop(self, state: resume.State, outcome: Outcome) -> str:
         """What a run says that its guard ends."""
         in_row = self._guard.watched.in_row
-        return (
-            f"step {state.step}: {outcome.verdict.reason} (loss {outcome.loss:.4g}, norm {outcome.grad_norm:.4g}); "
-            f"{in_row} step{'s' * (in_row > 1)} skipped in a row, the text is in {seen.odd_step(self._output, 0).parent}. "
+        said = f"step {state.step}: {outcome.verdict.reason} (loss {outcome.loss:.4g}, norm {outcome.grad_norm:.4g}); "
+        if in_row >= self._recipe.guard.stop_after:
+            said += f"{in_row} step{'s' * (in_row > 1)} skipped in a row, "
+        said += f"the text is in {seen.odd_step(self._output, 0).parent}. "
+        if outcome.verdict.is_spike:
+            return said + (
+                f"The weights as they were before it are in {resume.folder_of(self._output, state.step)}: the same command "
+                "goes on from there with the step after it, guard.spike=skip by itself. If they are spoilt, remove that "
+                "checkpoint and those before it that are, and lower train.learning_rate"
+            )
+        whole = resume.checkpoints(self._output)
+        return said + (
             "Lower train.learning_rate, lengthen train.warmup, set train.max_grad_norm or the recipe's guard section; the "
-            "same command goes on from the last checkpoint"
+            f"same command {f'goes on from {whole[-1].name}' if whole else 'begins anew, as nothing is saved yet'}"
         )
 
     def _record(self, before: resume.State, step: feed.Step, outcome: Outcome, rate: float, watch: StopWatch) -> None:

@@ -99,6 +99,16 @@ def free_port() -> int:
         return port
 
 
+def world_size() -> int:
+    """How many processes the run has, by what its launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def store() -> torch.distributed.distributed_c10d.Store:
+    """Where processes can leave values for each other without waiting, for instance when one has failed."""
+    return torch.distributed.distributed_c10d._get_default_store()
+
+
 def leave() -> None:
     """Close the connections to the other processes."""
     if distributed.is_initialized():

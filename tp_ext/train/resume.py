@@ -21,13 +21,12 @@ from tp_ext.settings import build, read_json
 from tp_ext.train.engine import Engine
 from tp_ext.train.guard import Watched
 from tp_ext.train.processes import Processes
+from tp_ext.train.writing import is_of_disk
 
 KIND = "tp_ext checkpoint 1"
 STATE, TAG = "state.json", "engine"
 SHAPE = ("processes_num", "tensor", "pipeline", "zero", "offload")
 """How the work is spread: of the identity of a run what may be another one when it goes on."""
-WRITER = "[enforce fail at inline_container"
-"""What torch's writer of checkpoints begins with when it cannot write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,18 +99,18 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
     """
     final = folder_of(output, state.step)
     part = final.with_name(f".{final.name}.part")
-    if processes.is_first:
-        _remove_parts(final.parent)
-        part.mkdir(parents=True)
-    processes.wait()
     try:
-        with _told(part, processes):
+        with _told(output, processes):
+            if processes.is_first:
+                remove_parts(output)
+                part.mkdir(parents=True)
+        with _told(output, processes):
             engine.save(str(part), TAG)
             torch.save(_random_state(processes), part / f"random_{processes.rank}.pt")
-        with _told(part, processes):
+        with _told(output, processes):
             known = _share_synced(part, processes)
         known = {file: entry for share in processes.gathered(known) for file, entry in share.items()}
-        with _told(part, processes):
+        with _told(output, processes):
             if processes.is_first:
                 write_json(part / STATE, dataclasses.asdict(state))
                 write_manifest(part, KIND, {"step": state.step}, known)
@@ -144,24 +143,29 @@ def _share_synced(part: Path, processes: Processes) -> dict[Path, dict[str, Any]
         return dict(zip(files, pool.map(settle, files), strict=True))
 
 
-def _remove_parts(folder: Path) -> None:
-    """Remove what killed runs left of checkpoints."""
-    for part in folder.glob(".step_*.part"):
+def remove_parts(output: Path) -> list[str]:
+    """Remove what runs that were killed left of checkpoints; its names."""
+    parts = sorted((output / "checkpoints").glob(".step_*.part"))
+    for part in parts:
         shutil.rmtree(part)
+    return [part.name for part in parts]
 
 
 @contextmanager
-def _told(part: Path, processes: Processes) -> Iterator[None]:
+def _told(output: Path, processes: Processes) -> Iterator[None]:
     """Raise a CheckpointError in all processes when the disk takes no more from one of them."""
     problem = None
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if not isinstance(error, OSError) and not str(error).startswith(WRITER):
+        if not is_of_disk(error):
             raise
         reason = error.strerror if isinstance(error, OSError) else "the file could not be written whole"
-        free = shutil.disk_usage(part.parent).free / 2**30
-        problem = f"{part.parent}: no checkpoint could be written ({reason}; {free:.1f} GiB are free there)"
+        free = shutil.disk_usage(output).free / 2**30
+        whole = checkpoints(output)
+        problem = f"{output}: no checkpoint could be written ({reason}; {free:.1f} GiB are free there); " + (
+            f"the last whole one is {whole[-1].name}" if whole else "there is none yet"
+        )
     processes.agree(problem)
 
 
