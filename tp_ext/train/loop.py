@@ -36,7 +36,7 @@ from tp_ext.train.report import Report, flops_per_token, matmul_peak, memory_use
 from tp_ext.train.result import write_result
 from tp_ext.train.schedule import Span, rate_at
 from tp_ext.train.seen import suspects, write_seen
-from tp_ext.train.start import find_start, tell_changes
+from tp_ext.train.start import find_start, resumed_as, tell_changes
 from tp_ext.train.step import Outcome, make_step
 from tp_ext.train.watch import StopWatch
 from tp_ext.train.window import TRAINING, Window
@@ -90,6 +90,7 @@ class Run:
         start = find_start(recipe, inputs, processes)
         check_shared(self._output, processes)
         hold(self._output, processes)
+        self._resumed = resumed_as(recipe, start) if start.checkpoint else []
         if start.checkpoint:
             tell_changes(recipe, start)
         self._state, self._total_steps, self._inputs = start.state, start.total_steps, inputs
@@ -112,7 +113,7 @@ class Run:
         self._guard = Guard(recipe.guard, self._state.watched)
         self._report = Report(self._output, processes.is_first, self._total_steps)
         self._stop, self._saved = False, self._state.step
-        self._launcher = Launcher()
+        self._launcher, self._exchanges = Launcher(), process_group.watched(processes)
 
     def train(self) -> bool:
         """Go through all steps; on SIGTERM, or when the launcher is gone, save and return. Whether it was stopped."""
@@ -139,7 +140,7 @@ class Run:
         window, stopped = Window(), False
         moved = self._engine.moved()
         while state.step < self._total_steps and not stopped:
-            watch = StopWatch(self._processes.device)
+            watch = StopWatch(self._processes.device, self._exchanges)
             rate = rate_at(state.step + 1, self._recipe.train.scheduler, self._span)
             step = next(steps)
             watch.lap("data")
@@ -234,7 +235,9 @@ class Run:
             "position": before.position, "instances": self._recipe.train.global_batch_size, "targets": step.targets_num,
             "loss": outcome.loss, "grad_norm": outcome.grad_norm, "learning_rate": rate,
             "skipped": outcome.verdict.skips, "reason": outcome.verdict.reason, "seconds": watch.seconds(),
+            **({"resumed": self._resumed} if self._resumed else {}),
         })  # fmt: skip
+        self._resumed = []
 
     def _begin(self) -> None:
         """Write the recipe, rewind the metrics, listen to SIGTERM, begin wandb."""
@@ -274,12 +277,12 @@ class Run:
         flops = flops_per_token(self._counts.all, self._inputs.config, length, self._counts.multiplied)
         if self._processes.any(tokens_per_second * flops > self._peak):  # it was measured on a busy machine
             self._peak = max(self._peak, self._measure_peak())
-        own = (memory_used(self._processes.device), window.spent("forward"))
-        memory, forward = zip(*self._processes.gathered(own), strict=True)
+        own = (memory_used(self._processes.device), window.spent("forward") + window.spent("backward"))
+        memory, computed = zip(*self._processes.gathered(own), strict=True)
         values = {
             "loss": window.loss, "learning_rate": rate, "grad_norm": norm, "tokens": state.tokens,
             "tokens_per_second": tokens_per_second, "mfu": tokens_per_second * flops / self._peak,
-            "memory_gib": max(memory), "imbalance": max(forward) * len(forward) / sum(forward),
+            "memory_gib": max(memory), "imbalance": max(computed) * len(computed) / sum(computed),
             "skipped_steps": state.watched.skipped,
             **{f"{part}_seconds": window.spent(part) / window.steps for part in TRAINING},
         }  # fmt: skip
