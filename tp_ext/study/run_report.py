@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,11 @@ def _events(page: Page, steps: Rows) -> None:
 
 
 def _settings(page: Page, run: Path) -> None:
-    page.heading("Recipe")
+    page.heading("Recipe and manifest")
     for name, caption in _MANIFESTS:
         if (run / name).is_file():
-            values = {key: value for key, value in read_json(run / name).items() if key != "files"}
-            page.table(["setting", "value"], [[key, str(value)] for key, value in _flat("", values)], caption)
+            values = {key: value for key, value in read_json(run / name).items() if key not in ("files", "tensors")}
+            page.table(["setting", "value"], [[key, _as_written(value)] for key, value in _flat("", values)], caption)
 
 
 def _flat(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
@@ -116,6 +117,11 @@ def _flat(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
             yield from _flat(f"{prefix}.{key}" if prefix else key, each)
     else:
         yield prefix, value
+
+
+def _as_written(value: Any) -> str:
+    """A value as a recipe has it, without the quotes of a string."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _with(rows: Rows, key: str) -> Rows:

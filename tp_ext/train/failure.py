@@ -66,14 +66,16 @@ def _is_left_to_first(error: UserError, processes: Processes) -> bool:
 
     Over torch's store, as nobody knows where the others are: they may wait in an exchange of tensors.
     """
-    store, told = process_group.store(), "mistake of "
+    store = process_group.store()
     try:
-        store.set(f"{told}{processes.rank}", str(error))
         if processes.is_first:
-            store.wait([f"{told}{rank}" for rank in range(processes.world_size)], PATIENCE)
+            store.set("mistake", str(error))
+            store.wait([f"heard by {rank}" for rank in range(1, processes.world_size)], PATIENCE)
             return True
-        store.wait([f"{told}0"], PATIENCE)
-        return bool(store.get(f"{told}0") == str(error).encode())
+        store.wait(["mistake"], PATIENCE)
+        told = store.get("mistake")
+        store.set(f"heard by {processes.rank}", "")
+        return bool(told == str(error).encode())
     except RuntimeError:  # nothing came in time
         return processes.is_first
 
