@@ -18,7 +18,7 @@ from tp_ext.train.processes import Processes
 
 OTHERS_FIRST = 3.0
 """Seconds that the process that failed leaves to the others for their line."""
-PATIENCE = timedelta(seconds=3)
+PATIENCE = timedelta(seconds=10)
 """How long a process waits to hear whether another one has made out the same mistake."""
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "socket closed",
          "remote process exited", "nccl communicator was aborted", "socket timeout", "timed out waiting")  # fmt: skip

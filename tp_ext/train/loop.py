@@ -38,11 +38,9 @@ from tp_ext.train.schedule import Span, rate_at
 from tp_ext.train.seen import suspects, write_seen
 from tp_ext.train.start import find_start, resumed_as, tell_changes
 from tp_ext.train.step import Outcome, make_step
+from tp_ext.train.stop import STOPPED, reason_to_stop
 from tp_ext.train.watch import StopWatch
 from tp_ext.train.window import TRAINING, Window
-
-STOPPED = 128 + signal.SIGTERM
-"""How a run ends that was stopped and has saved; 0 is that of one that is complete."""
 
 
 def run(read: Callable[[], Recipe]) -> None:
@@ -161,7 +159,7 @@ class Run:
                 self._save(state, watch, keep=0)
             self._record(before, step, outcome, rate, watch)
             if outcome.verdict.stops:
-                raise RecipeError(self._reason_to_stop(state, outcome))
+                raise RecipeError(reason_to_stop(self._recipe, state, outcome))
         return state
 
     def _after(self, state: resume.State, step: feed.Step, outcome: Outcome) -> resume.State:
@@ -209,25 +207,6 @@ class Run:
                       f"{outcome.grad_norm:.6g}"  # fmt: skip
             write_seen(seen.odd_step(self._output, after.step), heading,
                        seen.seen(self._inputs.stream, self._inputs.tokenizer, positions))  # fmt: skip
-
-    def _reason_to_stop(self, state: resume.State, outcome: Outcome) -> str:
-        """What a run says that its guard ends."""
-        in_row = self._guard.watched.in_row
-        said = f"step {state.step}: {outcome.verdict.reason} (loss {outcome.loss:.4g}, norm {outcome.grad_norm:.4g}); "
-        if in_row >= self._recipe.guard.stop_after:
-            said += f"{in_row} step{'s' * (in_row > 1)} skipped in a row, "
-        said += f"the text is in {seen.odd_step(self._output, 0).parent}. "
-        if outcome.verdict.is_spike:
-            return said + (
-                f"The weights as they were before it are in {resume.folder_of(self._output, state.step)}: the same command "
-                "goes on from there with the step after it, guard.spike=skip by itself. If they are spoilt, remove that "
-                "checkpoint and those before it that are, and lower train.learning_rate"
-            )
-        whole = resume.checkpoints(self._output)
-        return said + (
-            "Lower train.learning_rate, lengthen train.warmup, set train.max_grad_norm or the recipe's guard section; the "
-            f"same command {f'goes on from {whole[-1].name}' if whole else 'begins anew, as nothing is saved yet'}"
-        )
 
     def _record(self, before: resume.State, step: feed.Step, outcome: Outcome, rate: float, watch: StopWatch) -> None:
         """Write down what happened in a step."""
