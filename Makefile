@@ -5,7 +5,7 @@ BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow frontends lint bench clean
+.PHONY: demo test test-slow gpu frontends lint bench clean
 
 demo: $(VENV)/.installed
 	bash scripts/demo.sh
@@ -15,6 +15,9 @@ test: $(VENV)/.tested-with
 
 test-slow: $(VENV)/.tested-with
 	$(BIN)/python -m pytest -m slow
+
+gpu: $(VENV)/.tested-with
+	$(BIN)/python -m pytest -m gpu -rs
 
 frontends: $(VENV)/.tested-with $(VENV)/transformers4/.installed
 	TRANSFORMERS_4=$(abspath $(VENV))/transformers4 $(BIN)/python -m pytest -m frontends

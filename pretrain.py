@@ -19,18 +19,17 @@ def main() -> None:
     parser.add_argument("--local_rank", type=int, help="given by the deepspeed launcher")
     parser.add_argument("overrides", nargs="*", metavar="section.name=value", help="settings to use instead")
     args = parser.parse_args()
-    recipe = read_recipe(args.config, args.overrides)
 
     if args.explain_resume:
         from tp_ext.train.start import explain_resume
 
-        for line in explain_resume(recipe):
+        for line in explain_resume(read_recipe(args.config, args.overrides)):
             print(line)
         return
 
     from tp_ext.train.loop import run
 
-    run(recipe)
+    run(lambda: read_recipe(args.config, args.overrides))
 
 
 if __name__ == "__main__":

@@ -45,8 +45,10 @@ def test_the_page_has_every_curve_and_setting_and_needs_nothing_else(run):
     assert captions == {"Loss", "Held-out text", "Learning rate", "Norm of the gradients", "Throughput",
                         "Use of the machine", "Memory", "Imbalance"}  # fmt: skip
     text = " ".join(node.strip() for node in tree.itertext())
-    for expected in ("train.global_batch_size", "optimizer", "standard deviations above the mean", "trained.step"):
+    for expected in ("train.global_batch_size", "optimizer", "standard deviations above the mean", "trained.step",
+                     "resumed: tensor 1, pipeline 1, ZeRO 1, offload none, 1 process", "global_batch_size: was 8, is 12"):
         assert expected in text
+    assert "null" in text and "None" not in text and "linear_layers.0.weight" not in text  # hashes of every tensor
     assert not re.search(r"https?://|<script|src=|@import|url\(", page)
     losses = next(node for node in tree.iter("svg") if node.findtext("title") == "Loss")
     assert losses.findtext("desc").startswith("loss: from 1.000, ")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import metrics, pretrain
+from driven import driven
 from safetensors.torch import load_file, save_file
 
 from tp_ext.data.mixture import Epochs
@@ -137,3 +138,84 @@ def test_a_skipped_spike_leaves_the_weights_and_a_resumed_run_judges_alike(recip
     assert pretrain(values, tmp_path).returncode == 0
     assert metrics(tmp_path / "out", "loss", "steps") == expected
     assert metrics(tmp_path / "out", "skipped", "steps") == skipped
+
+
+def test_a_spike_that_ends_the_run_is_saved_and_the_run_goes_on_after_it(recipe, tmp_path):
+    def run(name, spike):
+        values = recipe(train__total_steps=12, train__learning_rate=1e-3, evaluate__datasets={},
+                        train__output_model_path=str(tmp_path / name), train__save_checkpoint_steps=100)  # fmt: skip
+        values["guard"] = {"spike": spike, "spike_window": 2, "spike_deviation": 0.0, "stop_after": 50}
+        return pretrain(values, tmp_path)
+
+    assert run("whole", "skip").returncode == 0
+    skipped = metrics(tmp_path / "whole", "skipped", "steps")
+    first = skipped.index(True) + 1
+    done = run("stopped", "stop")
+    assert done.returncode == 2
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"step {first}: the loss " in error and "in a row" not in error
+    assert f"checkpoints/step_{first:08}: the same command goes on from there with the step after it" in error
+    assert metrics(tmp_path / "stopped", "skipped", "steps") == skipped[:first]
+    assert (tmp_path / "stopped" / "odd_steps" / f"step_{first:08}.txt").is_file()
+    done = run("stopped", "skip")
+    assert done.returncode == 0, done.stderr
+    assert f"resuming at step {first}," in done.stdout and "recipe.guard.spike: was stop, is skip" in done.stdout
+    for name in ("loss", "grad_norm", "skipped"):
+        assert metrics(tmp_path / "stopped", name, "steps") == metrics(tmp_path / "whole", name, "steps")
+
+
+POISON = """
+import tp_ext.train.engine as engine, tp_ext.train.loop as loop
+made, step, now = engine.Engine.__init__, loop.make_step, [0]
+def init(self, *rest):
+    made(self, *rest)
+    parameter = list(self._engine.module.parameters())[-1]
+    if os.environ["RANK"] == os.environ["POISONED"] and parameter.requires_grad:
+        parameter.register_hook(lambda gradient: gradient * (float("nan") if now[0] in (3, 5, 6, 7) else 1))
+def counted(*rest):
+    now[0] += 1
+    return step(*rest)
+engine.Engine.__init__, loop.make_step = init, counted
+"""
+"""Gradients of one parameter are no numbers in some steps, in one process."""
+
+
+@pytest.fixture(scope="module")
+def poisoned_alone(tmp_path_factory):
+    return tmp_path_factory.mktemp("poisoned_alone")
+
+
+@pytest.mark.parametrize(
+    ("zero", "pipeline", "dtype"),
+    [pytest.param(0, 1, "fp32", marks=pytest.mark.slow), pytest.param(1, 1, "fp32", marks=pytest.mark.slow), (2, 1, "fp32"),
+     pytest.param(3, 1, "fp32", marks=pytest.mark.slow), pytest.param(0, 2, "fp32", marks=pytest.mark.slow),
+     pytest.param(1, 2, "fp32", marks=pytest.mark.slow), pytest.param(1, 2, "bf16", marks=pytest.mark.slow),
+     pytest.param(1, 1, "bf16", marks=pytest.mark.slow), pytest.param(2, 1, "bf16", marks=pytest.mark.slow),
+     pytest.param(3, 1, "bf16", marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_gradients_that_only_one_process_sees_are_no_numbers_skip_the_step_in_all(
+    recipe, tmp_path, poisoned_alone, monkeypatch, zero, pipeline, dtype
+):
+    values = recipe(parallel__zero=zero, parallel__pipeline=pipeline, train__dtype=dtype, evaluate__datasets={},
+                    train__save_checkpoint_steps=2, train__keep_checkpoints=0, train__total_steps=20)  # fmt: skip
+    values["guard"] = {"stop_after": 3}
+    if not (poisoned_alone / "out").exists():  # what is expected: one process, all of whose gradients are poisoned
+        alone = json.loads(json.dumps(values))
+        alone["train"] |= {"output_model_path": str(poisoned_alone / "out"), "dtype": "fp32"}
+        alone["parallel"] = {"zero": 1}
+        monkeypatch.setenv("POISONED", "0")
+        assert driven(alone, poisoned_alone, POISON).returncode == 2
+    monkeypatch.setenv("POISONED", "1")
+    done = driven(values, tmp_path, POISON, processes=2)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert "step 7: the gradients are no finite numbers (loss " in done.stderr
+    assert "3 steps skipped in a row" in done.stderr and "goes on from step_00000004" in done.stderr
+    assert metrics(tmp_path / "out", "skipped", "steps") == [False, False, True, False, True, True, True]
+    assert all(np.isfinite(metrics(tmp_path / "out", "loss", "steps")))
+    expected = metrics(poisoned_alone / "out", "loss", "steps")
+    assert metrics(tmp_path / "out", "loss", "steps") == pytest.approx(expected, abs=1e-4 if dtype == "fp32" else 0.05)
+    assert sorted(path.name for path in (tmp_path / "out" / "odd_steps").iterdir()) == [
+        f"step_{step:08}.txt" for step in (3, 5, 6, 7)
+    ]
+    assert (tmp_path / "out" / "odd_steps" / "step_00000003.txt").read_text().count("=== position") == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ PAGE = "report.html"
 MOST = 800
 """Points of a curve; of more the mean of each stretch is drawn."""
 EVENTS = 200
-"""Odd steps that are listed."""
+"""Odd steps and resumes that are listed."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -80,29 +81,33 @@ def _speed(page: Page, metrics: Rows, steps: Rows) -> None:
     spent = {part: sum(row["seconds"].get(part, 0.0) for row in steps) for part in PARTS}
     total = sum(spent.values()) or 1.0
     page.table(["part", "seconds", "share"], [[part, seconds, Share(seconds / total)] for part, seconds in spent.items()],
-               "Where the time of the first process went. Waiting for others is in the part that waits: for gradients in "
-               "backward and optimizer, for weights that ZeRO 3 partitions in forward too.")  # fmt: skip
+               "Where the time of the first process went. Communication is what forward, backward and optimizer were held "
+               "up by exchanges with other processes, waiting for slower ones included.")  # fmt: skip
 
 
 def _events(page: Page, steps: Rows) -> None:
     page.heading("Events")
-    odd = [row for row in steps if row["reason"]]
-    if not odd:
-        page.paragraph("No step was out of the ordinary.")
+    events = []
+    for row in steps:
+        if row.get("resumed"):
+            events.append([row["step"], f"resumed: {'; '.join(row['resumed'])}", "", None, None])
+        if row["reason"]:
+            done = "skipped" if row["skipped"] else "made all the same"
+            events.append([row["step"], row["reason"], done, row["loss"], row["grad_norm"]])
+    if not events:
+        page.paragraph("The run was never resumed, and no step was out of the ordinary.")
         return
-    done = {True: "skipped", False: "made all the same"}
-    page.table(["step", "what", "done", "loss", "norm of the gradients"],
-               [[row["step"], row["reason"], done[row["skipped"]], row["loss"], row["grad_norm"]] for row in odd[:EVENTS]],
-               f"The first {EVENTS} of {len(odd):,}; the text of their instances is in odd_steps." if len(odd) > EVENTS
-               else "The text of their instances is in odd_steps.")  # fmt: skip
+    first = f"The first {EVENTS} of {len(events):,}. " if len(events) > EVENTS else ""
+    page.table(["step", "what", "done", "loss", "norm of the gradients"], events[:EVENTS],
+               f"{first}The text of the instances of steps that are out of the ordinary is in odd_steps.")  # fmt: skip
 
 
 def _settings(page: Page, run: Path) -> None:
-    page.heading("Recipe")
+    page.heading("Recipe and manifest")
     for name, caption in _MANIFESTS:
         if (run / name).is_file():
-            values = {key: value for key, value in read_json(run / name).items() if key != "files"}
-            page.table(["setting", "value"], [[key, str(value)] for key, value in _flat("", values)], caption)
+            values = {key: value for key, value in read_json(run / name).items() if key not in ("files", "tensors")}
+            page.table(["setting", "value"], [[key, _as_written(value)] for key, value in _flat("", values)], caption)
 
 
 def _flat(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
@@ -112,6 +117,11 @@ def _flat(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
             yield from _flat(f"{prefix}.{key}" if prefix else key, each)
     else:
         yield prefix, value
+
+
+def _as_written(value: Any) -> str:
+    """A value as a recipe has it, without the quotes of a string."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _with(rows: Rows, key: str) -> Rows:
@@ -146,6 +156,6 @@ _FIGURES = (
     ("Use of the machine", "Floating-point operations of the model over those of large matrix products, measured on the "
      "machine itself.", "mfu", "share"),
     ("Memory", "The most that a process has used so far.", "memory_gib", "GiB"),
-    ("Imbalance", "Seconds of the slowest process's forward passes over the mean: 1 is even. Where processes wait for each "
-     "other in them (ZeRO 3) it shows less than there is.", "imbalance", "slowest over mean"),
+    ("Imbalance", "Seconds that the slowest process computed, forward and backward, over the mean: 1 is even.", "imbalance",
+     "slowest over mean"),
 )  # fmt: skip

@@ -206,15 +206,18 @@ class Engine:
         return clip_gradients(self._engine.module.parameters(), limit, self.mesh)
 
     def save(self, folder: str, tag: str) -> dict[Path, dict[str, Any]]:
-        """Write the weights that are trained, and optimizer state; every process calls it. Raises OSError.
+        """Write the weights that are trained, and optimizer state; every process calls it.
 
-        Gives what a manifest says of the files that this process wrote.
+        Gives what a manifest says of the files that this process wrote. Raises OSError where the disk takes no more, once
+        the other processes need this one no longer.
         """
-        from tp_ext.train.writing import HashingEngine
+        from tp_ext.train.writing import writing
 
-        self._engine.checkpoint_engine = writer = HashingEngine()
-        self._engine.save_checkpoint(folder, tag=tag, save_latest=False, exclude_frozen_parameters=self.adapted is not None)
-        return writer.written
+        with writing(self._engine) as files:
+            self._engine.save_checkpoint(
+                folder, tag=tag, save_latest=False, exclude_frozen_parameters=self.adapted is not None
+            )
+        return files
 
     def load(self, folder: str, tag: str) -> None:
         """Read what `save` wrote; every process calls it."""

@@ -32,6 +32,8 @@ class Verdict:
     reason: str = ""
     skips: bool = False
     stops: bool = False
+    is_spike: bool = False
+    """Whether it is a loss far above the others; weights and loss are numbers, so the run can be saved as it is."""
     is_expected: bool = False
     """Whether it is how float16 finds the scale of its gradients; such a step counts as none in a row."""
 
@@ -54,7 +56,8 @@ class Guard:
             f"the loss {loss:.4g} is {deviation:.1f} standard deviations above the mean of the last "
             f"{self._section.spike_window} steps, {statistics.fmean(self.watched.recent):.4g}"
         )
-        return Verdict(reason, skips=self._section.spike != "warn", stops=self._section.spike == "stop")
+        spike = self._section.spike
+        return Verdict(reason, skips=spike != "warn", stops=spike == "stop", is_spike=True)
 
     def of_gradients(self, verdict: Verdict, norm: float, scaled: bool) -> Verdict:
         """`verdict` on the loss, with what the norm of the gradients adds to it.

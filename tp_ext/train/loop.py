@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -22,7 +23,9 @@ from tp_ext.train.evaluate import evaluate
 from tp_ext.train.failure import told_last
 from tp_ext.train.fit import check_memory
 from tp_ext.train.guard import Guard
+from tp_ext.train.hold import hold
 from tp_ext.train.inputs import Inputs, open_inputs
+from tp_ext.train.launcher import Launcher
 from tp_ext.train.lora import counts_of
 from tp_ext.train.machines import check_shared
 from tp_ext.train.parallel.mesh import Mesh, data_degree
@@ -33,22 +36,42 @@ from tp_ext.train.report import Report, flops_per_token, matmul_peak, memory_use
 from tp_ext.train.result import write_result
 from tp_ext.train.schedule import Span, rate_at
 from tp_ext.train.seen import suspects, write_seen
-from tp_ext.train.start import find_start, tell_changes
+from tp_ext.train.start import find_start, resumed_as, tell_changes
 from tp_ext.train.step import Outcome, make_step
+from tp_ext.train.stop import STOPPED, reason_to_stop
 from tp_ext.train.watch import StopWatch
 from tp_ext.train.window import TRAINING, Window
 
 
-def run(recipe: Recipe) -> None:
-    """Train. Raises a UserError before anything is trained or overwritten when something does not fit."""
-    inputs = open_inputs(recipe)
-    check_memory(recipe, inputs.config)
+def run(read: Callable[[], Recipe]) -> None:
+    """Train by the recipe that is `read`; on SIGTERM save, and end the process with STOPPED.
+
+    Raises a UserError before anything is trained or overwritten when something does not fit.
+    """
+    prepared = _prepared(read)
     processes = process_group.join()
     try:
         with told_last(processes):
-            Run(recipe, inputs, processes).train()
+            if isinstance(prepared, Exception):
+                raise prepared
+            is_stopped = Run(*prepared, processes).train()
     finally:
         process_group.leave()
+    if is_stopped:
+        sys.exit(STOPPED)
+
+
+def _prepared(read: Callable[[], Recipe]) -> tuple[Recipe, Inputs] | Exception:
+    """A recipe and what it names; or, of several processes, what is wrong with them here, which all have to hear of."""
+    try:
+        recipe = read()
+        inputs = open_inputs(recipe)
+        check_memory(recipe, inputs.config)
+    except Exception as error:
+        if process_group.world_size() == 1:
+            raise
+        return error
+    return recipe, inputs
 
 
 class Run:
@@ -64,6 +87,8 @@ class Run:
         self._output = Path(train.output_model_path)
         start = find_start(recipe, inputs, processes)
         check_shared(self._output, processes)
+        hold(self._output, processes)
+        self._resumed = resumed_as(recipe, start) if start.checkpoint else []
         if start.checkpoint:
             tell_changes(recipe, start)
         self._state, self._total_steps, self._inputs = start.state, start.total_steps, inputs
@@ -86,9 +111,10 @@ class Run:
         self._guard = Guard(recipe.guard, self._state.watched)
         self._report = Report(self._output, processes.is_first, self._total_steps)
         self._stop, self._saved = False, self._state.step
+        self._launcher, self._exchanges = Launcher(), process_group.watched(processes)
 
-    def train(self) -> None:
-        """Go through all steps; on SIGTERM save and return."""
+    def train(self) -> bool:
+        """Go through all steps; on SIGTERM, or when the launcher is gone, save and return. Whether it was stopped."""
         self._begin()
         total, state = self._total_steps, self._state
         if state.step >= total:
@@ -97,24 +123,29 @@ class Run:
             self._evaluate(0)
         with Prefetch(feed.steps(self._loader, state.position, self._processes.device)) as steps:
             state = self._go_through(steps, state)
-        if state.step < total:
-            say(f"stopped by SIGTERM at step {state.step} of {total}; the same command goes on from there")
+        is_stopped = state.step < total
+        if is_stopped:
+            by = "SIGTERM" if self._processes.any(self._stop) else "the end of the command that started it"
+            say(f"stopped by {by} at step {state.step} of {total}; the same command goes on from there")
         else:
             self._write_model(state)
         self._finish()
+        self._processes.wait()
+        return is_stopped
 
     def _go_through(self, steps: Iterator[feed.Step], state: resume.State) -> resume.State:
         """Train from `state` to the end of the run or to SIGTERM; measure and save on the way, and at the end."""
         window, stopped = Window(), False
         moved = self._engine.moved()
         while state.step < self._total_steps and not stopped:
-            watch = StopWatch(self._processes.device)
+            watch = StopWatch(self._processes.device, self._exchanges)
             rate = rate_at(state.step + 1, self._recipe.train.scheduler, self._span)
             step = next(steps)
             watch.lap("data")
             if moved:
                 moved.begin()
-            outcome = make_step(self._engine, step, rate, self._guard, self._processes, watch, self._stop)
+            stop = self._stop or self._launcher.is_gone()
+            outcome = make_step(self._engine, step, rate, self._guard, self._processes, watch, stop)
             if moved:
                 moved.end(state.step + 1, was_made=rate > 0 and not outcome.verdict.skips)
             stopped, before = outcome.is_stopped, state
@@ -124,9 +155,11 @@ class Run:
             window.add(None if outcome.verdict.skips else outcome.loss, step.targets_num, watch.seconds())
             if not outcome.verdict.stops:
                 window = self._look_after(state, window, rate, outcome, watch, stopped)
+            elif outcome.verdict.is_spike:  # older checkpoints stay, as the weights may have been spoilt before
+                self._save(state, watch, keep=0)
             self._record(before, step, outcome, rate, watch)
             if outcome.verdict.stops:
-                raise RecipeError(self._reason_to_stop(state, outcome))
+                raise RecipeError(reason_to_stop(self._recipe, state, outcome))
         return state
 
     def _after(self, state: resume.State, step: feed.Step, outcome: Outcome) -> resume.State:
@@ -153,10 +186,14 @@ class Run:
         every = self._recipe.train.save_checkpoint_steps
         is_due = state.step // every > self._saved // every and not outcome.verdict.skips  # waits for a step that is well
         if is_due or is_last or stopped:
-            self._saved = state.step
-            resume.save(self._output, state, self._engine, self._processes, self._recipe.train.keep_checkpoints)
-            watch.lap("save")
+            self._save(state, watch, self._recipe.train.keep_checkpoints)
         return window
+
+    def _save(self, state: resume.State, watch: StopWatch, keep: int) -> None:
+        """Write a checkpoint."""
+        self._saved = state.step
+        resume.save(self._output, state, self._engine, self._processes, keep)
+        watch.lap("save")
 
     def _tell_verdict(self, before: resume.State, after: resume.State, outcome: Outcome) -> None:
         """Say what is wrong with a step, and write the text of its instances."""
@@ -171,23 +208,15 @@ class Run:
             write_seen(seen.odd_step(self._output, after.step), heading,
                        seen.seen(self._inputs.stream, self._inputs.tokenizer, positions))  # fmt: skip
 
-    def _reason_to_stop(self, state: resume.State, outcome: Outcome) -> str:
-        """What a run says that its guard ends."""
-        in_row = self._guard.watched.in_row
-        return (
-            f"step {state.step}: {outcome.verdict.reason} (loss {outcome.loss:.4g}, norm {outcome.grad_norm:.4g}); "
-            f"{in_row} step{'s' * (in_row > 1)} skipped in a row, the text is in {seen.odd_step(self._output, 0).parent}. "
-            "Lower train.learning_rate, lengthen train.warmup, set train.max_grad_norm or the recipe's guard section; the "
-            "same command goes on from the last checkpoint"
-        )
-
     def _record(self, before: resume.State, step: feed.Step, outcome: Outcome, rate: float, watch: StopWatch) -> None:
         """Write down what happened in a step."""
         self._report.step(before.step + 1, {
             "position": before.position, "instances": self._recipe.train.global_batch_size, "targets": step.targets_num,
             "loss": outcome.loss, "grad_norm": outcome.grad_norm, "learning_rate": rate,
             "skipped": outcome.verdict.skips, "reason": outcome.verdict.reason, "seconds": watch.seconds(),
+            **({"resumed": self._resumed} if self._resumed else {}),
         })  # fmt: skip
+        self._resumed = []
 
     def _begin(self) -> None:
         """Write the recipe, rewind the metrics, listen to SIGTERM, begin wandb."""
@@ -227,12 +256,12 @@ class Run:
         flops = flops_per_token(self._counts.all, self._inputs.config, length, self._counts.multiplied)
         if self._processes.any(tokens_per_second * flops > self._peak):  # it was measured on a busy machine
             self._peak = max(self._peak, self._measure_peak())
-        own = (memory_used(self._processes.device), window.spent("forward"))
-        memory, forward = zip(*self._processes.gathered(own), strict=True)
+        own = (memory_used(self._processes.device), window.spent("forward") + window.spent("backward"))
+        memory, computed = zip(*self._processes.gathered(own), strict=True)
         values = {
             "loss": window.loss, "learning_rate": rate, "grad_norm": norm, "tokens": state.tokens,
             "tokens_per_second": tokens_per_second, "mfu": tokens_per_second * flops / self._peak,
-            "memory_gib": max(memory), "imbalance": max(forward) * len(forward) / sum(forward),
+            "memory_gib": max(memory), "imbalance": max(computed) * len(computed) / sum(computed),
             "skipped_steps": state.watched.skipped,
             **{f"{part}_seconds": window.spent(part) / window.steps for part in TRAINING},
         }  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 from torch import distributed
 
 from tp_ext.errors import CheckpointError
+from tp_ext.train.exchanges import Exchanges
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ class Processes:
 
     def total(self, *values: float) -> list[float]:
         """The sum of each value over all processes, in double precision."""
+        from deepspeed import comm  # whose exchanges are counted as such
+
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(sums)
+        comm.all_reduce(sums)
         return [float(value) for value in sums]
 
     def any(self, flag: bool) -> bool:
@@ -97,6 +100,23 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+def watched(processes: Processes) -> Exchanges:
+    """What counts the time of the exchanges between processes from now on."""
+    from deepspeed.comm import comm
+
+    return Exchanges(processes.device, comm.cdb)
+
+
+def world_size() -> int:
+    """How many processes the run has, by what its launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def store() -> torch.distributed.distributed_c10d.Store:
+    """Where processes can leave values for each other without waiting, for instance when one has failed."""
+    return torch.distributed.distributed_c10d._get_default_store()
 
 
 def leave() -> None:

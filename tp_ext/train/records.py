@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tp_ext.errors import CheckpointError
 from tp_ext.output import whole_file
 
 METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
@@ -20,9 +21,15 @@ RUN = "run.json"
 
 
 def append(path: Path, values: Mapping[str, Any]) -> None:
-    """Add a line; a number that is not finite is written as null, which every reader of JSON knows."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(_finite(values), ensure_ascii=False) + "\n")
+    """Add a line; a number that is not finite is written as null, which every reader of JSON knows.
+
+    Raises CheckpointError when it cannot be written.
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(values), ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -63,10 +64,11 @@ def memory_used(device: torch.device) -> float:
 
 
 def say(text: str) -> None:
-    """A line on the console, from the first process only."""
+    """A line on the console, from the first process only; a run goes on when nobody is there to read it."""
     if os.environ.get("RANK", "0") == "0":
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
 
 
 class Report:

@@ -98,12 +98,12 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
     """
     final = folder_of(output, state.step)
     part = final.with_name(f".{final.name}.part")
-    if processes.is_first:
-        _remove_parts(final.parent)
-        part.mkdir(parents=True)
-    processes.wait()
     try:
-        with _told(part, processes):
+        with _told(output, processes):
+            if processes.is_first:
+                remove_parts(output)
+                part.mkdir(parents=True)
+        with _told(output, processes):
             known = engine.save(str(part), TAG)
             random = part / f"random_{processes.rank}.pt"
             content = io.BytesIO()
@@ -113,7 +113,7 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
             for file in known:
                 sync(file)
         known = {file: entry for share in processes.gathered(known) for file, entry in share.items()}
-        with _told(part, processes):
+        with _told(output, processes):
             if processes.is_first:
                 write_json(part / STATE, dataclasses.asdict(state))
                 write_manifest(part, KIND, {"step": state.step}, known)
@@ -134,21 +134,26 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
     return final
 
 
-def _remove_parts(folder: Path) -> None:
-    """Remove what killed runs left of checkpoints."""
-    for part in folder.glob(".step_*.part"):
+def remove_parts(output: Path) -> list[str]:
+    """Remove what runs that were killed left of checkpoints; its names."""
+    parts = sorted((output / "checkpoints").glob(".step_*.part"))
+    for part in parts:
         shutil.rmtree(part)
+    return [part.name for part in parts]
 
 
 @contextmanager
-def _told(part: Path, processes: Processes) -> Iterator[None]:
+def _told(output: Path, processes: Processes) -> Iterator[None]:
     """Raise a CheckpointError in all processes when the disk takes no more from one of them."""
     problem = None
     try:
         yield
     except OSError as error:
-        free = shutil.disk_usage(part.parent).free / 2**30
-        problem = f"{part.parent}: no checkpoint could be written ({error.strerror}; {free:.1f} GiB are free there)"
+        free = shutil.disk_usage(output).free / 2**30
+        whole = checkpoints(output)
+        problem = f"{output}: no checkpoint could be written ({error.strerror}; {free:.1f} GiB are free there); " + (
+            f"the last whole one is {whole[-1].name}" if whole else "there is none yet"
+        )
     processes.agree(problem)
 
 

@@ -87,6 +87,11 @@ def tell_changes(recipe: Recipe, start: Start) -> None:
         say(line)
 
 
+def resumed_as(recipe: Recipe, start: Start) -> list[str]:
+    """What is kept of a resume with its first step: the shape, and each setting that differs from before."""
+    return [start.state.identity.described(), *(line.strip() for line in changes_of(recipe, start.state))]
+
+
 def changes_of(recipe: Recipe, state: State) -> Iterator[str]:
     """A line for each setting that differs from the one a run had up to its checkpoint."""
     for section, values in recipe.to_json().items():

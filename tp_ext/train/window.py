@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-TRAINING = ("data", "forward", "backward", "optimizer")
+TRAINING = ("data", "forward", "backward", "communication", "optimizer")
 """The parts of a step that count for the speed of training."""
 
 

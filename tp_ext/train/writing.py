@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -12,18 +14,51 @@ from tp_ext.checkpoint.ahead import Behind
 from tp_ext.checkpoint.containers.output_file import OutputFile
 
 
-class HashingEngine(TorchCheckpointEngine):  # type: ignore[misc]
-    """Writes what DeepSpeed saves, in files of torch.save; reads them as DeepSpeed does."""
+@contextmanager
+def writing(engine: Any) -> Iterator[dict[Path, dict[str, Any]]]:
+    """What a manifest says of each file that DeepSpeed's `engine` saves in the block.
+
+    An error of the disk is raised at the end of it: in the middle the other processes wait for this one, which the error
+    would keep from ever coming there.
+    """
+    engine.checkpoint_engine = writer = _Engine()
+    copy_script = engine._copy_recovery_script
+    engine._copy_recovery_script = writer.kept(copy_script)
+    try:
+        yield writer.written
+    finally:
+        engine._copy_recovery_script = copy_script
+    if writer.problem:
+        raise writer.problem
+
+
+class _Engine(TorchCheckpointEngine):  # type: ignore[misc]
+    """Writes what DeepSpeed saves, in files of torch.save, until the disk takes no more; reads as DeepSpeed does."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written: dict[Path, dict[str, Any]] = {}
-        """What a manifest says of each file that was written."""
+        self.problem: OSError | None = None
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Write a file. Raises OSError."""
+        """Write a file."""
+        self.kept(self._save)(state_dict, Path(path))
+
+    def kept(self, write: Callable[..., None]) -> Callable[..., None]:
+        """A function that writes as `write` does, or nothing behind the first problem, which it keeps."""
+
+        def run(*args: Any, **named: Any) -> None:
+            try:
+                if not self.problem:
+                    write(*args, **named)
+            except OSError as error:
+                self.problem = error
+
+        return run
+
+    def _save(self, state_dict: Any, path: Path) -> None:
         behind = Behind()
-        file = _Written(Path(path), behind)
+        file = _Written(path, behind)
         try:
             torch.save(state_dict, cast(IO[bytes], file))
             said = file.close()
@@ -33,7 +68,7 @@ class HashingEngine(TorchCheckpointEngine):  # type: ignore[misc]
             file.close()
             behind.close()
         assert said
-        self.written[Path(path)] = said.result()
+        self.written[path] = said.result()
 
 
 class _Written(OutputFile):
