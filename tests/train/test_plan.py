@@ -175,3 +175,10 @@ def test_the_plan_of_two_machines_is_told_by_the_command():
     done = command("scripts/plan.py", "--config", "recipes/llama7b_zh.json", "--gpus", 8, "--machines", 2)
     assert "processes: 8; machines: 2" in done.stdout
     assert "what fits, the fastest first:" in done.stdout
+
+
+def test_a_layer_of_a_later_stage_is_planned_with_its_number_there(recipe):
+    target = "encoder.transformer.1.feed_forward.linear_1"
+    values = recipe(parallel__pipeline=2, model__pretrained_model_path="base", lora__target_modules=[target], lora__r=4)
+    planned = memory_of(parse_recipe(values), tiny(LLAMA, vocab_size=500), 2, on_gpu=False)
+    assert planned.optimizer == 12 * 4 * (64 + 96)  # with ZeRO 1, of one process's share: both factors
