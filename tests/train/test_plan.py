@@ -280,3 +280,10 @@ def test_a_model_that_is_not_known_at_all_is_told_with_what_would_do():
     values = ["model.size=null", "model.spm_model_path=nowhere/tokenizer.model"]
     with pytest.raises(RecipeError, match=r"nowhere/tokenizer.model: no such .*; without it a plan needs model.size"):
         plan(read_recipe(ROOT / "recipes" / "llama7b_zh.json", values), Machines(gpus=1))
+
+
+def test_a_layer_of_a_later_stage_is_planned_with_its_number_there(recipe):
+    target = "encoder.transformer.1.feed_forward.linear_1"
+    values = recipe(parallel__pipeline=2, model__pretrained_model_path="base", lora__target_modules=[target], lora__r=4)
+    planned = memory_of(parse_recipe(values), tiny(LLAMA, vocab_size=500), 2, on_gpu=False)
+    assert planned.optimizer == 12 * 4 * (64 + 96)  # with ZeRO 1, of one process's share: both factors
