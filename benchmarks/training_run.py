@@ -1,12 +1,12 @@
 """What a whole run costs beside its products: two processes against one, a checkpoint against the disk, going on, memory.
 
-    python benchmarks/training_run.py [--steps 12] [--part scaling saving seeking memory]
+    python benchmarks/training_run.py [--steps 12] [--part scaling bubble saving seeking memory]
 
 Every line is a run of pretrain.py on a CPU, a LLaMA from scratch on text made here. `scaling`: the same global batch on one
-process and on two, one thread each. `saving`: bytes of a checkpoint over the seconds of the step that wrote it, beside
-writing as many bytes into one file and fsync, before and after, in the same folder. `seeking`: the first global batch at a
-position. `memory`: the peak of a run with and without activations computed again, and with the logits of a step whole, by
-the run and by its plan.
+process and on two, one thread each. `bubble`: a pipeline of two stages, one thread each, beside one stage. `saving`: bytes
+of a checkpoint over the seconds of the step that wrote it, beside writing as many bytes into one file and fsync, before and
+after, in the same folder. `seeking`: the first global batch at a position. `memory`: the peak of a run with and without
+activations computed again, and with the logits of a step whole, by the run and by its plan.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ MODEL = {
     "feed_forward": "gated", "layernorm": "rms", "rotary_position_embedding": True, "remove_transformer_bias": True,
     "remove_embedding_layernorm": True, "max_seq_length": 2048, "encoder": "llama",
 }  # fmt: skip
+MICRO_BATCHES = (2, 4, 8)
 PIECES, MORE = 1000, 31000
 """Pieces that are learned from the text, and others that make the output layer as wide as a real one."""
 
@@ -98,6 +99,25 @@ def scaling(folder: Path, steps: int) -> None:
         print(f"scaling  {processes} x {threads} threads  {found[name]:8.0f} tokens/s")
     alone = (found["one"] + found["again"]) / 2
     print(f"scaling  2 processes over 1: {found['two'] / alone:.2f}; 2 threads over 1: {found['threads'] / alone:.2f}")
+
+
+def bubble(folder: Path, steps: int) -> None:
+    """Time that two stages wait, by micro-batches: of the time of a step, and as the steps with fewer tell it."""
+    seconds = {}
+    for stages in (1, 2):
+        for count in MICRO_BATCHES:
+            done = train(
+                folder, f"stages_{stages}_{count}", stages, parallel__pipeline=stages, train__micro_batch_size=1,
+                train__global_batch_size=count, train__total_steps=steps, train__save_checkpoint_steps=10**6,
+            )  # fmt: skip
+            tokens = count * 256
+            seconds[stages, count] = tokens / statistics.median(done["tokens_per_second"][2:])
+    last = MICRO_BATCHES[-1]
+    for count in MICRO_BATCHES:
+        alone, together = seconds[1, count], seconds[2, count]
+        print(f"bubble   {count} micro-batches: {alone:.2f} s in one stage, {together:.2f} s in two; waiting "
+              f"{1 - alone / 2 / together:.0%}, (p-1)/(m+p-1) is {1 / (count + 1):.0%}; of {last} micro-batches' time "
+              f"{together / seconds[2, last]:.2f}, by m+p-1 {(count + 1) / (last + 1):.2f}")  # fmt: skip
 
 
 def saving(folder: Path, steps: int) -> None:
@@ -165,7 +185,7 @@ def whole(given: Any, pieces: int) -> float:
 def main() -> None:
     """Print a line for each figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"scaling": scaling, "saving": saving, "seeking": seeking, "memory": memory}
+    parts = {"scaling": scaling, "bubble": bubble, "saving": saving, "seeking": seeking, "memory": memory}
     parser.add_argument("--steps", type=int, default=12, help="of the runs whose speed is compared")
     parser.add_argument("--part", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--folder", type=Path, help="where the disk is measured; the default is the temporary folder")
