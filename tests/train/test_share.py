@@ -87,3 +87,10 @@ def test_factors_are_counted_where_they_are():
     stages = shares_of(config, section, 1, 2)
     assert sum(stage.counts.trained for stage in stages) == counts_of(config, section).trained
     assert sum(stage.counts.multiplied for stage in stages) == counts_of(config, section).multiplied
+
+
+@pytest.mark.parametrize(("pieces", "layers"), [(100, [3, 3]), (1000, [4, 2]), (20000, [6, 0])])
+def test_an_output_layer_counts_in_its_stage_as_much_as_it_computes(pieces, layers):
+    """The embedding is as large, and computes nothing."""
+    config = tiny(LLAMA, vocab_size=pieces, layers_num=6)
+    assert [share.layers_num for share in shares_of(config, None, 1, 2)] == layers

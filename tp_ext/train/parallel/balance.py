@@ -15,10 +15,10 @@ from tp_ext.models.decoder import Decoder
 def stages_of(decoder: Decoder, stages_num: int) -> list[range]:
     """What each stage has of embedding (0), layers (1 to their number) and output with the last norm (the last number).
 
-    The stages differ as little as they can in parameters, and have one of these at least; a tied embedding counts at both
-    ends.
+    The stages differ as little as they can in what they compute, which goes by the parameters that something is multiplied
+    with: the output layer's are, the embedding's are only looked up. Each has one of these at least.
     """
-    weights = [_size(decoder.embedding), *map(_size, decoder.encoder.transformer), _size(decoder.target)]
+    weights = [1, *map(_size, decoder.encoder.transformer), _size(decoder.target)]
     if stages_num == 1:
         return [range(len(weights))]
     if not torch.cuda.is_available():
