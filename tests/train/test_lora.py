@@ -372,7 +372,7 @@ def test_the_plan_counts_what_is_trained(lora, tmp_path, bases):
     done = command("scripts/plan.py", "--config", tmp_path / "recipe.json", "--gpus", 0, "--gpu-memory", "4G")
     assert done.returncode == 0, done.stderr
     counts = counts_of(open_model(bases["groups"][0], families).config, LoraSection(r=4, target_modules=tuple(ALL["llama"])))
-    assert f"{counts.all:,} parameters, {counts.trained:,} of them trained, fp32" in done.stdout
+    assert f"{counts.all:,} parameters, {counts.trained:,} of them trained (LoRA)" in done.stdout
     assert "GiB the adapter\n" in done.stdout
 
 
