@@ -373,7 +373,7 @@ def test_the_plan_counts_what_is_trained(lora, tmp_path, bases):
     assert done.returncode == 0, done.stderr
     counts = counts_of(open_model(bases["groups"][0], families).config, LoraSection(r=4, target_modules=tuple(ALL["llama"])))
     assert f"{counts.all:,} parameters, {counts.trained:,} of them trained (LoRA)" in done.stdout
-    assert "GiB the adapter\n" in done.stdout
+    assert "GiB the adapter in two forms\n" in done.stdout
 
 
 def test_an_adapter_is_merged_with_its_whole_weights(lora, tmp_path, bases):
