@@ -43,8 +43,8 @@ def main() -> None:
         utilisation=args.utilisation, link=args.gpu_link * 1e9, network=args.network * 1e9,
     )  # fmt: skip
     problems = machines.problems()
-    if args.tokens is not None and not args.tokens > 0:
-        problems.append(f"--tokens {args.tokens}: must be above 0")
+    if args.tokens is not None and not 1 <= args.tokens < 1e18:
+        problems.append(f"--tokens {args.tokens}: must be at least 1 and below 1e18")
     raise_all(RecipeError, problems)
     made = plan(recipe, machines, int(args.tokens) if args.tokens else None)
     for line in told(recipe, machines, made):

@@ -254,7 +254,8 @@ def test_the_plan_of_two_machines_is_told_by_the_command():
     (["--gpus", "8", "--machines", "3"], "--machines 3: 8 processes cannot be spread over them evenly"),
     (["--utilisation", "40"], "--utilisation 40.0: must be above 0 and at most 1"),
     (["--gpu-memory", "0"], "--gpu-memory 0: must be above 0"),
-    (["--tokens", "0"], "--tokens 0.0: must be above 0"),
+    (["--tokens", "0"], "--tokens 0.0: must be at least 1"),
+    (["--tokens", "inf"], "--tokens inf: must be at least 1 and below 1e18"),
     (["parallel.pipeline=2"], "recipe.parallel.zero: 2 with pipeline 2: DeepSpeed's pipeline keeps all gradients"),
 ])  # fmt: skip
 def test_what_no_machine_has_is_refused_in_a_line(words, expected, monkeypatch, capsys):

@@ -146,3 +146,9 @@ def test_a_file_that_is_no_recipe_is_told(tmp_path, content, expected):
 def test_a_batch_that_does_not_divide_names_ones_that_do(recipe):
     with pytest.raises(RecipeError, match="multiple of micro_batch_size 2 x 3 processes; 6 or 12 would be"):
         parse_recipe(recipe()).accumulation_steps(3)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_that_was_kept_differs_in_nothing_from_itself(path):
+    values = read_recipe(path).to_json()
+    assert json.loads(json.dumps(values)) == values

@@ -212,8 +212,9 @@ class Recipe:
         return [source.dataset_path for source in data.sources.values()] or [str(data.dataset_path)]
 
     def to_json(self) -> dict[str, Any]:
-        """Every setting, the defaults too."""
-        return dataclasses.asdict(self)
+        """Every setting, the defaults too, as JSON gives it back: its arrays are lists."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
 
     def accumulation_steps(self, shares: int) -> int:
         """Micro-batches of a process in one step, of data in so many shares. Raises RecipeError when it does not divide."""
