@@ -86,8 +86,12 @@ def folder_of(output: Path, step: int) -> Path:
 
 def checkpoints(output: Path) -> list[Path]:
     """Whole checkpoints of a run, oldest first."""
-    folders = (output / "checkpoints").glob("step_*")
-    return sorted(path for path in folders if re.fullmatch(r"step_\d{8}", path.name) and (path / MANIFEST).is_file())
+    return [path for path in _folders(output) if (path / MANIFEST).is_file()]
+
+
+def _folders(output: Path) -> list[Path]:
+    """The folders of checkpoints, oldest first, whole or not."""
+    return sorted(path for path in (output / "checkpoints").glob("step_*") if re.fullmatch(r"step_\d{8}", path.name))
 
 
 def save(output: Path, state: State, engine: Engine, processes: Processes, keep: int) -> Path:
@@ -161,7 +165,11 @@ def find(output: Path, resume: str) -> Path | None:
     """The checkpoint `train.resume` means, or None to begin. Raises RecipeError, CheckpointError."""
     found = checkpoints(output)
     if resume == "auto":
-        return found[-1] if found else None
+        last = max(_folders(output), default=None)  # an older one may be half removed, since it was to go
+        if last and last not in found:
+            raise CheckpointError(f"{last}: damaged: has no {MANIFEST}; remove it to go on from "
+                                  f"{found[-1].name if found else 'the beginning'}")  # fmt: skip
+        return last
     if resume == "never":
         if found:
             raise RecipeError(

@@ -70,7 +70,10 @@ def _open(path: Path, families: Registry[Family], config_path: Path | None) -> S
     if not isinstance(recipe, dict):
         raise CheckpointError(f"{path / STATE}: damaged: has no recipe")
     if trained_of(path) is not None:
-        raise CheckpointError(f"{path}: holds what LoRA has trained; name the model it belongs to with --base")
+        raise CheckpointError(
+            f"{path}: holds what LoRA has trained; merge it into the model it belongs to: "
+            f"scripts/convert_weights.py --input {path} --base MODEL --output OUT --to native"
+        )
     config = ModelConfig.from_json(identity["model"], str(path / STATE))
     family = family_of(families, config)
     weights = open_trained(path)
