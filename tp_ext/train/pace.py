@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -57,9 +58,9 @@ class Machines:
 
     def problems(self) -> list[str]:
         """What cannot be, a line each."""
-        wrong = [f"{name} {value}: must be above 0" for name, value in (
+        wrong = [f"{name} {value}: must be above 0, and finite" for name, value in (
             ("--machines", self.machines), ("--gpu-memory", self.memory), ("--tflops", self.flops / 1e12),
-            ("--gpu-link", self.link / 1e9), ("--network", self.network / 1e9)) if not value > 0]  # fmt: skip
+            ("--gpu-link", self.link / 1e9), ("--network", self.network / 1e9)) if not 0 < value < math.inf]  # fmt: skip
         if self.gpus < 0:
             wrong.append(f"--gpus {self.gpus}: must be at least 1, or 0 for a process on a CPU")
         if not 0 < self.utilisation <= 1:

@@ -86,7 +86,8 @@ def _of_time(recipe: Recipe, machines: Machines, made: Plan) -> Iterator[str]:
 
 def _of_choices(recipe: Recipe, machines: Machines, made: Plan) -> Iterator[str]:
     if not made.choices:
-        yield "no tensor, pipeline, ZeRO, offload and checkpointing fit: more GPUs, or a smaller micro_batch_size or model"
+        yield ("no tensor, pipeline, ZeRO, offload and checkpointing fit these machines and this batch; for memory "
+               "take more GPUs, or a smaller micro_batch_size or model")  # fmt: skip
         return
     fastest = made.choices[0].pace.total
     own = f", the recipe's own {made.pace.total / fastest:.2f}" if made.pace else ""

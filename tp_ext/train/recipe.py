@@ -221,10 +221,10 @@ class Recipe:
         train = self.train
         share = train.micro_batch_size * shares
         if train.global_batch_size % share:
+            below = train.global_batch_size // share * share
             raise RecipeError(
                 f"recipe.train: global_batch_size {train.global_batch_size} is not a multiple of micro_batch_size "
-                f"{train.micro_batch_size} x {shares} processes; {train.global_batch_size // share * share or share} "
-                f"or {(train.global_batch_size // share + 1) * share} would be"
+                f"{train.micro_batch_size} x {shares} processes; {f'{below} or ' * bool(below)}{below + share} would be"
             )
         return train.global_batch_size // share
 
