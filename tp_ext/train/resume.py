@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ import torch
 
 from tp_ext.checkpoint.partitions import Layout, open_optimized
 from tp_ext.errors import CheckpointError, RecipeError
-from tp_ext.output import MANIFEST, check_files, size_and_hash, sync, write_json, write_manifest
+from tp_ext.output import MANIFEST, check_files, sync, write_json, write_manifest
 from tp_ext.settings import build, read_json
 from tp_ext.train.engine import Engine
 from tp_ext.train.guard import Watched
@@ -100,6 +99,8 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
     Raises CheckpointError in all processes when one cannot write, for instance on a full disk; what is there already
     stays as it is.
     """
+    from tp_ext.train.writing import write  # DeepSpeed, which looking at checkpoints does not need
+
     final = folder_of(output, state.step)
     part = final.with_name(f".{final.name}.part")
     try:
@@ -110,10 +111,7 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
         with _told(output, processes):
             known = engine.save(str(part), TAG)
             random = part / f"random_{processes.rank}.pt"
-            content = io.BytesIO()
-            torch.save(_random_state(processes), content)
-            random.write_bytes(content.getbuffer())
-            known[random] = size_and_hash(random)
+            known[random] = write(_random_state(processes), random)
             for file in known:
                 sync(file)
         known = {file: entry for share in processes.gathered(known) for file, entry in share.items()}

@@ -44,6 +44,9 @@ class _Engine(TorchCheckpointEngine):  # type: ignore[misc]
         """Write a file."""
         self.kept(self._save)(state_dict, Path(path))
 
+    def _save(self, state_dict: Any, path: Path) -> None:
+        self.written[path] = write(state_dict, path)
+
     def kept(self, write: Callable[..., None]) -> Callable[..., None]:
         """A function that writes as `write` does, or nothing behind the first problem, which it keeps."""
 
@@ -56,19 +59,21 @@ class _Engine(TorchCheckpointEngine):  # type: ignore[misc]
 
         return run
 
-    def _save(self, state_dict: Any, path: Path) -> None:
-        behind = Behind()
-        file = _Written(path, behind)
-        try:
-            torch.save(state_dict, cast(IO[bytes], file))
-            said = file.close()
-        except RuntimeError as error:
-            raise file.problem or error from None
-        finally:
-            file.close()
-            behind.close()
-        assert said
-        self.written[path] = said.result()
+
+def write(values: Any, path: Path) -> dict[str, Any]:
+    """Write a file of torch.save; what a manifest says of it. Raises OSError."""
+    behind = Behind()
+    file = _Written(path, behind)
+    try:
+        torch.save(values, cast(IO[bytes], file))
+        said = file.close()
+    except RuntimeError as error:
+        raise file.problem or error from None
+    finally:
+        file.close()
+        behind.close()
+    assert said
+    return said.result()
 
 
 class _Written(OutputFile):
