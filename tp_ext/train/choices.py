@@ -9,9 +9,8 @@ from itertools import product
 from typing import Any
 
 from tp_ext.config import ModelConfig
-from tp_ext.errors import RecipeError
 from tp_ext.train.contradictions import contradictions
-from tp_ext.train.inputs import check_parallel
+from tp_ext.train.inputs import cut_problems
 from tp_ext.train.memory import PROCESS, Memory, memory_of
 from tp_ext.train.pace import Machines, Pace, pace_of
 from tp_ext.train.recipe import Recipe
@@ -40,8 +39,9 @@ def choices(recipe: Recipe, config: ModelConfig, machines: Machines) -> list[Cho
     Parts of a layer are within a machine; a pipeline has ZeRO 0 or 1. Batch, precision and all else are the recipe's.
     """
     best: dict[tuple[int, int, int], Choice] = {}
-    for tried in _shapes(recipe, machines):
-        if not _is_possible(tried, recipe, config, machines):
+    own = set(contradictions(recipe))
+    for tried in _shapes(recipe, config, machines):
+        if set(contradictions(tried)) - own:
             continue
         memory = memory_of(tried, config, machines.processes, machines.gpus > 0)
         if not fits(memory, machines):
@@ -61,32 +61,24 @@ def fits(memory: Memory, machines: Machines) -> bool:
     return memory.device <= machines.memory and (machines.host_memory is None or host <= machines.host_memory)
 
 
-def _shapes(recipe: Recipe, machines: Machines) -> Iterator[Recipe]:
-    """The recipe in every shape its processes can have."""
+def _shapes(recipe: Recipe, config: ModelConfig, machines: Machines) -> Iterator[Recipe]:
+    """The recipe in every shape that divides processes, batch and model, but for those that are the same as a simpler one:
+    there is nothing to partition among one process."""
     offloads = ("none", "optimizer", "all") if machines.gpus else ("none",)
     for tensor in _divisors(machines.per_machine):
         for pipeline in _divisors(machines.processes // tensor):
+            data = machines.processes // (tensor * pipeline)
+            cut = dataclasses.replace(recipe.parallel, tensor=tensor, pipeline=pipeline)
+            if not recipe.divides(data) or cut_problems(config, cut):
+                continue
             for zero, offload, again in product((0, 1, 2, 3), offloads, (False, True)):
-                shape: dict[str, Any] = {"tensor": tensor, "pipeline": pipeline, "zero": zero, "offload": offload}
+                if data == 1 and zero >= 2 and offload != "all":
+                    continue
+                shape: dict[str, Any] = {"zero": zero, "offload": offload}
                 yield dataclasses.replace(
                     recipe, model=dataclasses.replace(recipe.model, checkpoint_activations=again),
-                    parallel=dataclasses.replace(recipe.parallel, **shape),
+                    parallel=dataclasses.replace(cut, **shape),
                 )  # fmt: skip
-
-
-def _is_possible(tried: Recipe, recipe: Recipe, config: ModelConfig, machines: Machines) -> bool:
-    """Whether a shape is one, and not the same as a simpler one: there is nothing to partition among one process."""
-    data = machines.processes // (tried.parallel.tensor * tried.parallel.pipeline)
-    if data == 1 and tried.parallel.zero >= 2 and tried.parallel.offload != "all":
-        return False
-    if set(contradictions(tried)) - set(contradictions(recipe)):
-        return False
-    try:
-        check_parallel(config, tried.parallel)
-        tried.accumulation_steps(data)
-    except RecipeError:
-        return False
-    return True
 
 
 def _divisors(number: int) -> list[int]:

@@ -115,24 +115,22 @@ def check_model(recipe: Recipe, config: ModelConfig, total_steps: int | None) ->
             adapted_of(recipe.lora, config)
     except RecipeError as error:
         problems += str(error).splitlines()
-    try:
-        check_parallel(config, recipe.parallel)
-    except RecipeError as error:
-        problems += str(error).splitlines()
+    problems += cut_problems(config, recipe.parallel)
     warm = warmup_steps(recipe.train.warmup, total_steps) if total_steps else 0
     if total_steps and warm >= total_steps:
         problems.append(f"recipe.train.warmup: {warm} steps do not fit into the run's {total_steps}")
     return problems
 
 
-def check_parallel(config: ModelConfig, parallel: ParallelSection) -> None:
-    """Raise RecipeError when the model cannot be cut as the recipe says; its vocabulary always can."""
+def cut_problems(config: ModelConfig, parallel: ParallelSection) -> list[str]:
+    """Why the model cannot be cut as the recipe says, a line each; its vocabulary always can."""
     if parallel.pipeline > config.layers_num:
-        raise RecipeError(f"recipe.parallel.pipeline: {parallel.pipeline} stages for {config.layers_num} layers")
+        return [f"recipe.parallel.pipeline: {parallel.pipeline} stages for {config.layers_num} layers"]
     try:
         check_degree(shapes_of(family_of(families, config), config), padded(config, parallel.tensor), parallel.tensor)
     except CheckpointError as error:
-        raise RecipeError(f"recipe.parallel.tensor: {error}") from None
+        return f"recipe.parallel.tensor: {error}".splitlines()
+    return []
 
 
 def steps_of_epochs(recipe: Recipe, stream: Epochs | Mixture, position: int) -> int:

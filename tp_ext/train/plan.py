@@ -13,12 +13,12 @@ from tp_ext.errors import RecipeError, UserError
 from tp_ext.models import families
 from tp_ext.tokens.tokenizer import open_tokenizer
 from tp_ext.train.choices import Choice, choices
-from tp_ext.train.inputs import check_model, check_parallel, config_of_recipe, open_inputs
+from tp_ext.train.inputs import check_model, config_of_recipe, cut_problems, open_inputs
 from tp_ext.train.lora import Counts, counts_of
 from tp_ext.train.memory import PROCESS, Memory, checkpoint_bytes, memories_of
 from tp_ext.train.pace import GIB, Machines, Pace, pace_of
 from tp_ext.train.parallel.mesh import data_degree
-from tp_ext.train.recipe import ParallelSection, Recipe
+from tp_ext.train.recipe import Recipe
 from tp_ext.train.report import flops_per_token
 from tp_ext.train.share import Share, shares_of
 
@@ -69,17 +69,17 @@ def plan(recipe: Recipe, machines: Machines, dataset_tokens: int | None = None) 
     found = _opened(recipe, dataset_tokens)
     config, problems, notes = found.config, found.problems, found.notes
     parallel, length = recipe.parallel, recipe.data.seq_length
-    on_gpu, pace = machines.gpus > 0, None
+    on_gpu, pace, is_cut = machines.gpus > 0, None, not cut_problems(config, parallel)
     counts = counts_of(config, recipe.lora)
     try:
         data = data_degree(parallel, machines.processes)
         recipe.accumulation_steps(data)
-        pace = pace_of(recipe, config, machines) if _is_cut(config, parallel) else None
+        pace = pace_of(recipe, config, machines) if is_cut else None
         notes += _notes(recipe, machines, data)
     except RecipeError as error:
         problems.append(str(error))
     stages, otherwise, host, checkpoint = [], 0, 0, 0
-    if _is_cut(config, parallel):
+    if is_cut:
         needs = memories_of(recipe, config, machines.processes, on_gpu)
         stages = list(zip(shares_of(config, recipe.lora, parallel.tensor, parallel.pipeline), needs, strict=True))
         largest = max(needs, key=lambda memory: memory.device)
@@ -95,14 +95,6 @@ def plan(recipe: Recipe, machines: Machines, dataset_tokens: int | None = None) 
         seconds=found.steps * flops / speed if found.steps else None, pace=pace, problems=problems, notes=notes,
         choices=choices(recipe, config, machines),
     )  # fmt: skip
-
-
-def _is_cut(config: ModelConfig, parallel: ParallelSection) -> bool:
-    try:
-        check_parallel(config, parallel)
-    except RecipeError:
-        return False
-    return True
 
 
 def _opened(recipe: Recipe, dataset_tokens: int | None) -> _Found:

@@ -216,11 +216,15 @@ class Recipe:
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return values
 
+    def divides(self, shares: int) -> bool:
+        """Whether data in so many shares make whole micro-batches of a global batch."""
+        return self.train.global_batch_size % (self.train.micro_batch_size * shares) == 0
+
     def accumulation_steps(self, shares: int) -> int:
         """Micro-batches of a process in one step, of data in so many shares. Raises RecipeError when it does not divide."""
         train = self.train
         share = train.micro_batch_size * shares
-        if train.global_batch_size % share:
+        if not self.divides(shares):
             below = train.global_batch_size // share * share
             raise RecipeError(
                 f"recipe.train: global_batch_size {train.global_batch_size} is not a multiple of micro_batch_size "

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, multiprocessing
 
 from tp_ext.config import ModelConfig
-from tp_ext.errors import RecipeError, UserError
+from tp_ext.errors import RecipeError, UserError, raise_all
 from tp_ext.train import feed
 from tp_ext.train.guard import Guard, Watched
-from tp_ext.train.inputs import check_parallel, config_of_recipe, open_inputs
+from tp_ext.train.inputs import config_of_recipe, cut_problems, open_inputs
 from tp_ext.train.recipe import Recipe
 
 TOLERANCE = 1e-5
@@ -103,7 +103,7 @@ def compare(recipe: Recipe, shrink: bool, steps: int) -> Compared:
     if shrink:
         config = shrunk(config, tensor, pipeline)
     config = config.replace(dropout=0.0)
-    check_parallel(config, recipe.parallel)
+    raise_all(RecipeError, cut_problems(config, recipe.parallel))
     length = min(recipe.data.seq_length, SEQ_LENGTH) if shrink else recipe.data.seq_length
     micro = min(recipe.train.micro_batch_size, 2) if shrink else recipe.train.micro_batch_size
     train = dataclasses.replace(
