@@ -9,6 +9,7 @@ from conftest import BLOOM, LLAMA, command, metrics, pretrain, tiny
 from models_on_disk import tensors
 
 from tp_ext.checkpoint.adapters import merged, open_adapter
+from tp_ext.checkpoint.containers.torch_file import read_values
 from tp_ext.checkpoint.convert import convert
 from tp_ext.checkpoint.formats import open_model
 from tp_ext.checkpoint.shards import axis_of
@@ -264,7 +265,7 @@ def test_from_training_to_adapter_merge_and_generation(lora, tmp_path, bases, sh
     assert losses[-1] < losses[0]
     assert "of them trained)" in output and f"{out}/adapter_peft\n" in output
     # a checkpoint holds what is trained, once: no weight of the base
-    state = torch.load(out / "checkpoints" / "step_00000006" / "engine" / "mp_rank_00_model_states.pt", weights_only=False)
+    state = read_values(out / "checkpoints" / "step_00000006" / "engine" / "mp_rank_00_model_states.pt")
     trained = {EMBEDDING} | (set() if open_model(base, families).config.tie_weights else {HEAD})
     assert {name for name in state["module"] if "lora_" not in name} == trained
     # merged by the run, from the adapter in both forms, and from the checkpoint: the same weights

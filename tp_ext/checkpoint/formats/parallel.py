@@ -100,8 +100,8 @@ def joined(
         except UserError as error:
             problems.append(str(error))
             continue
-        read, cut = _joiner(path, known, parts, cuts), _cutter(path, known, parts, cuts)
-        entries[name] = Entry(shape, parts[0].dtype, read, cut=cut)
+        read = _joiner(path, known, parts, cuts)
+        entries[name] = Entry(shape, parts[0].dtype, read, cut=_cutter(read, parts, axis_of(known, cuts)))
         if len({part.dtype for part in parts}) > 1:
             problems.append(f"{name} is of several types")
     if problems:
@@ -119,13 +119,12 @@ def _joiner(path: Path, name: str, parts: list[Entry], cuts: Sequence[Cut]) -> C
     return read
 
 
-def _cutter(path: Path, name: str, parts: list[Entry], cuts: Sequence[Cut]) -> Callable[[Span], Tensor]:
-    """What reads a span from the files of the ranks that have something of it."""
-    axis = axis_of(name, cuts)
+def _cutter(read: Callable[[], Tensor], parts: list[Entry], axis: int | None) -> Callable[[Span], Tensor]:
+    """What reads a span from the files of the ranks that have something of it, where it is of the `axis` they are cut by."""
 
     def cut(span: Span) -> Tensor:
         if span.axis != axis:
-            return span.of(_joiner(path, name, parts, cuts)())
+            return span.of(read())
         size = parts[0].shape[axis]
         inside = [(part, max(span.start - rank * size, 0), min(span.stop - rank * size, size))
                   for rank, part in enumerate(parts)]  # fmt: skip

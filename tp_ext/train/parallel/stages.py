@@ -48,7 +48,7 @@ class Stages(PipelineModule):  # type: ignore[misc]
             super().__init__(layers, topology=mesh.topology, loss_fn=self._loss)
 
     def _partition_layers(self, method: str = "parameters") -> None:
-        """Cut as `stages_of` says, by parameters."""
+        """Cut as `stages_of` says, whatever the method."""
         decoder, _ = self._given
         stages = stages_of(decoder, self.num_stages)
         self.parts = [stage.start for stage in stages] + [stages[-1].stop]
