@@ -1,5 +1,6 @@
 """Random models on disk that adapters are trained of, and recipes that do so."""
 
+from conftest import make_texts
 from models_on_disk import make_model, make_tokenizers
 
 from tp_ext.checkpoint.formats import open_model, write_model
@@ -13,13 +14,16 @@ STEPS = 6
 
 
 def make_bases(folder, corpus, rows):
-    """By shape the folder of a model, its tokenizer, and data tokenized for it. `rows` says of each shape of what number
-    its rows are to be a multiple; those that are added stand for nothing."""
+    """By shape the folder of a model, its tokenizer, and data tokenized for it, to train and to measure on. `rows` says of
+    each shape of what number its rows are to be a multiple; those that are added stand for nothing."""
+    held_out = folder / "held_out.txt"
+    held_out.write_text("\n".join(make_texts(20, 2)) + "\n", encoding="utf-8")
     made = {}
     for kind, tokenizer in make_tokenizers(folder, corpus).items():
         shapes = [shape for shape in rows if ("bloom" in shape) == (kind == "bloom")]
         if shapes:
             preprocess([corpus], tokenizer, folder / f"data_{kind}", 32)
+            preprocess([held_out], tokenizer, folder / f"held_out_{kind}", 32)
         for shape in shapes:
             model = make_model(folder / shape, shape, tokenizer)
             if rows[shape] > 1:
@@ -27,15 +31,15 @@ def make_bases(folder, corpus, rows):
                 model = folder / f"padded_{shape}"
                 model.mkdir()
                 write_model(model, padded, "native", padded.dtype)
-            made[shape] = model, tokenizer.path, folder / f"data_{kind}"
+            made[shape] = model, tokenizer.path, folder / f"data_{kind}", folder / f"held_out_{kind}"
     return made
 
 
 def sections(bases, shape):
     """What a recipe needs to begin with the base of that shape."""
-    base, tokenizer, data = bases[shape]
+    base, tokenizer, data, held_out = bases[shape]
     return {"model__config": None, "model__pretrained_model_path": str(base), "model__spm_model_path": str(tokenizer),
-            "data__dataset_path": str(data), "evaluate__datasets": {"text": str(data)}}  # fmt: skip
+            "data__dataset_path": str(data), "evaluate__datasets": {"text": str(held_out)}}  # fmt: skip
 
 
 def adapting(recipe, bases):

@@ -7,11 +7,12 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Warm
 
 from tp_ext.config import ModelConfig
 from tp_ext.data.preprocess import preprocess
@@ -144,22 +145,52 @@ def environment() -> dict[str, str]:
     return known
 
 
+def _port() -> str:
+    """Where the processes of a run find each other; another one beside another pytest."""
+    return str(29500 + os.getpid() % 2000)
+
+
 def command(*words: object, processes: int = 0) -> subprocess.CompletedProcess[str]:
     """Run a script of the checkout, or with `processes` let the deepspeed launcher run it."""
     start = [sys.executable]
     if processes:
-        port = 29500 + os.getpid() % 2000
         launcher = Path(sys.executable).with_name("deepspeed")
-        start = [str(launcher), "--num_gpus", str(processes), "--master_port", str(port)]
+        start = [str(launcher), "--num_gpus", str(processes), "--master_port", _port()]
     line = [*start, *map(str, words)]
     return subprocess.run(line, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
 
 
-def pretrain(values: dict[str, Any], folder: Path, *overrides: str, processes: int = 0) -> subprocess.CompletedProcess[str]:
+WARM = Warm()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> Iterator[None]:
+    """Ends the process that runs training."""
+    yield
+    WARM.close()
+
+
+def training(*words: object, processes: int = 1, cold: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a script that trains, on so many processes; `cold` as users do, by the interpreter or the deepspeed launcher."""
+    import torch
+
+    if cold or torch.cuda.is_available():  # which a copy of a process that knows of it cannot use
+        return command(*words, processes=processes if processes > 1 else 0)
+    known = environment()
+    if processes <= 1:
+        return WARM.run([*map(str, words)], [known], ROOT)
+    of_all = {"WORLD_SIZE": str(processes), "LOCAL_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    each = [{**known, **of_all, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    return WARM.run([*map(str, words)], each, ROOT)
+
+
+def pretrain(
+    values: dict[str, Any], folder: Path, *overrides: str, processes: int = 1, cold: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Run pretrain.py with a recipe."""
     path = folder / "recipe.json"
     path.write_text(json.dumps(values), encoding="utf-8")
-    return command("pretrain.py", "--config", path, *overrides, processes=processes)
+    return training("pretrain.py", "--config", path, *overrides, processes=processes, cold=cold)
 
 
 def metrics(folder: Path, name: str, file: str = "metrics") -> list[Any]:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from conftest import ROOT, environment
+from conftest import ROOT, environment, training
 
 DRIVER = """
 import os, sys, runpy
@@ -19,6 +19,8 @@ def driven(values, folder, patch, processes=0, limit=None, launcher="deepspeed")
     """Run pretrain.py with something in it replaced; with `limit` no file can be larger than so many bytes."""
     (folder / "recipe.json").write_text(json.dumps(values))
     (folder / "driver.py").write_text(DRIVER.format(patch=patch))
+    if not (processes or limit):
+        return training(folder / "driver.py", "--config", folder / "recipe.json")
     words = [sys.executable, str(folder / "driver.py"), "--config", str(folder / "recipe.json")]
     if processes:
         port = str(29500 + os.getpid() % 2000)

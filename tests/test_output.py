@@ -1,5 +1,6 @@
 """What is written is whole or absent, wherever the path leads and however the command ends."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from conftest import environment
 
 from tp_ext.errors import ConfigError, TokenizerError
-from tp_ext.output import kept_file, whole_folder, write_manifest
+from tp_ext.output import kept_file, whole_file, whole_folder, write_manifest
 
 
 def write(path, text="x"):
@@ -146,3 +147,11 @@ def test_a_folder_inside_an_earlier_output_is_refused(tmp_path):
     with pytest.raises(TokenizerError, match="is inside .*/output, an earlier output"):
         write(tmp_path / "output" / "deeper" / "more")
     assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["file", "manifest.json"]
+
+
+@pytest.mark.parametrize("writer", [whole_file, lambda path: whole_folder(path, "a", TokenizerError)])
+def test_a_full_disk_is_told_with_what_was_being_written(tmp_path, writer):
+    with pytest.raises(OSError, match="No space") as caught, writer(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "out")
+    assert not list(tmp_path.iterdir())

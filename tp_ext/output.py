@@ -38,6 +38,16 @@ def size_and_hash(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Have an OSError that names no file, as one of writing, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place when the block ends well, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +55,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     os.close(handle)
     part = Path(name)
     try:
-        yield part
+        with named(path):
+            yield part
         sync(part)
         part.chmod(0o666 & ~_umask())
         part.replace(path)
@@ -72,7 +83,8 @@ def whole_folder(path: Path, what: str, kind: type[UserError], replace: bool = T
         raise kind(f"{path}: cannot be written ({error.strerror})") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield part
+        with named(path):
+            yield part
         for file in part.rglob("*"):
             if file.is_file():
                 sync(file)
@@ -93,7 +105,8 @@ def kept_folder(path: Path, what: str, kind: type[UserError]) -> Iterator[tuple[
     with _held(path, kind) as work:
         part = work / "output"
         part.mkdir(exist_ok=True)
-        yield part, work
+        with named(path):
+            yield part, work
         _take_place(part, path, kind, replace=True)
         shutil.rmtree(work, ignore_errors=True)
 
@@ -108,7 +121,8 @@ def kept_file(path: Path, kind: type[UserError]) -> Iterator[tuple[Path, Path]]:
         for left in work.glob(f"*{part.name}*"):  # of a run that was killed while it wrote
             left.unlink()
         try:
-            yield part, work
+            with named(path):
+                yield part, work
             sync(part)
             part.replace(path)
             sync(path.parent)

@@ -10,6 +10,7 @@ from models_on_disk import make_model, same, tensors
 from tp_ext.checkpoint.adapters import convert_adapter, merged, open_adapter
 from tp_ext.checkpoint.convert import Conversion, convert, convert_source
 from tp_ext.checkpoint.formats import open_model
+from tp_ext.checkpoint.inspect import inspect
 from tp_ext.errors import CheckpointError
 from tp_ext.infer import load
 from tp_ext.models import families
@@ -94,6 +95,13 @@ def test_the_command(tmp_path, base):
     for adapter in (tmp_path / "lora", tmp_path / "peft"):
         with pytest.raises(CheckpointError, match="is an adapter, not a model; merge it into the one it belongs to"):
             load(adapter)
+        found = inspect(adapter, families, hashes=True)
+        assert found.problems == []
+        assert found.facts["format"] == f"{adapter.name}: what LoRA has trained, not a model"
+        assert "rank 4" in found.facts["adapter"] and "alpha 6, so B A is added times 1.5" in found.facts["adapter"]
+    (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps({"peft_type": "LOHA"}))
+    problems = inspect(tmp_path / "peft", families).problems
+    assert len(problems) == 2 and "its peft_type is 'LOHA'" in problems[0] and "bytes instead of" in problems[1]
     done = command("scripts/convert_weights.py", "--input", base.path, "--output", tmp_path / "x", "--to", "peft")
     assert "is a whole model; peft is a form of adapters" in done.stderr
 

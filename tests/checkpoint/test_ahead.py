@@ -1,9 +1,8 @@
 import threading
-import time
 
 import pytest
 
-from tp_ext.checkpoint.ahead import Behind, read_ahead
+from tp_ext.checkpoint.ahead import read_ahead
 
 
 def test_a_stream_is_made_in_another_thread_in_order_and_little_ahead():
@@ -46,22 +45,3 @@ def test_the_thread_ends_with_the_block(taken):
     with pytest.raises(KeyError):
         leave()
     assert set(threading.enumerate()) == before
-
-
-def test_work_behind_is_done_in_order_and_only_the_last_is_waited_for():
-    behind, done, gate = Behind(), [], threading.Event()
-    behind.do(gate.wait)
-    threading.Timer(0.05, gate.set).start()
-    last = behind.do(lambda: time.sleep(0.01) or done.append(1))
-    assert gate.is_set()
-    assert behind.do(lambda: done.append(2) or len(done)).result() == 2
-    assert last.done()
-    behind.close()
-
-
-def test_what_work_behind_raises_is_raised_when_it_is_waited_for():
-    behind = Behind()
-    behind.do(int, "no number")
-    with pytest.raises(ValueError, match="no number"):
-        behind.do(print)
-    behind.close()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tp_ext.checkpoint import layout
 from tp_ext.checkpoint.containers import SAFETENSORS, TORCH, safetensors_file
+from tp_ext.checkpoint.containers.pieces import Pieces
 from tp_ext.checkpoint.convert import Conversion, convert
 from tp_ext.checkpoint.files import Weights
 from tp_ext.checkpoint.formats import open_model
@@ -282,10 +283,12 @@ def test_what_we_write_is_what_the_package_itself_reads(tmp_path, container, kin
     dtype = TYPES[kind]
     tensors = {"a": torch.randn(3, 5).to(dtype), "b": torch.randn(7).to(dtype), "c": torch.zeros(0, 2, dtype=dtype)}
     file = tmp_path / f"model{container.suffix}"
-    writer = container.create(file, {name: Slot(tuple(each.shape), kind) for name, each in tensors.items()}, {}, None)
-    for tensor in tensors.values():
-        writer.add(tensor)
-    writer.close()
+    slots = {name: Slot(tuple(each.shape), kind) for name, each in tensors.items()}
+    with Pieces() as pieces:
+        writer = container.create(file, slots, {}, pieces)
+        for tensor in tensors.values():
+            writer.add(tensor)
+        writer.close()
     found = load_file(file) if container is SAFETENSORS else torch.load(file, weights_only=True, mmap=True)
     again = Weights.open(tmp_path, [file])
     for name, tensor in tensors.items():

@@ -8,6 +8,7 @@ import torch
 from models_on_disk import make_model, make_tokenizers
 
 from tp_ext.checkpoint.containers import SAFETENSORS, torch_file
+from tp_ext.checkpoint.containers.pieces import Pieces
 from tp_ext.checkpoint.convert import Conversion, convert
 from tp_ext.checkpoint.files import Weights
 from tp_ext.checkpoint.formats import FORMATS, open_model, write_weights
@@ -111,9 +112,10 @@ def test_a_part_that_does_not_end_with_a_head_is_right_too(written):
 def test_of_a_mapped_file_only_the_pages_of_a_part_are_in_memory(tmp_path):
     shape = (1 << 14, 1 << 10)  # 32 MiB
     file = tmp_path / "model.safetensors"
-    writer = SAFETENSORS.create(file, {"a": Slot(shape, "BF16")}, {}, None)
-    writer.add(torch.ones(shape, dtype=torch.bfloat16))
-    writer.close()
+    with Pieces() as pieces:
+        writer = SAFETENSORS.create(file, {"a": Slot(shape, "BF16")}, {}, pieces)
+        writer.add(torch.ones(shape, dtype=torch.bfloat16))
+        writer.close()
     weights = Weights.open(tmp_path, [file])
     part = weights.read("a", Span(0, 1 << 12, 1 << 13))
     copied = torch.empty(part.shape, dtype=torch.bfloat16).copy_(part)

@@ -110,6 +110,8 @@ def test_what_is_told_of_a_step(run):
 
 
 def test_a_step_that_was_not_made_or_data_that_changed_are_refused(run, tmp_path):
+    with pytest.raises(DatasetError, match="is not the folder of a run, which has a steps.jsonl"):
+        explain(run.parent, 1)
     with pytest.raises(DatasetError, match="no step 15; its last is 14"):
         explain(run, 15)
     for name in ("recipe.json", "steps.jsonl", "run.json"):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import command, metrics, pretrain
+from conftest import metrics, pretrain, training
 
 from tp_ext.errors import RecipeError
 from tp_ext.train.recipe import parse_recipe
@@ -40,7 +40,7 @@ def compare(recipe, folder, combinations, processes=0):
     """Make every combination's steps and compare their losses with those of the plain run."""
     (folder / "recipe.json").write_text(json.dumps(recipe(train__learning_rate=2e-3)))
     (folder / "combinations.json").write_text(json.dumps([PLAIN, *combinations]))
-    done = command("tests/combinations.py", folder / "recipe.json", folder / "combinations.json", processes=processes)
+    done = training("tests/combinations.py", folder / "recipe.json", folder / "combinations.json", processes=processes)
     assert done.returncode == 0, done.stdout + done.stderr
     made = [json.loads(line.removeprefix("MADE ")) for line in done.stdout.splitlines() if line.startswith("MADE ")]
     assert len(made) == len(combinations) + 1

@@ -235,12 +235,13 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_run_goes_on_when_there
 def test_a_process_that_is_killed_in_a_save_leaves_the_checkpoint_before(recipe, tmp_path, rank):
     killed = f"""
 import tp_ext.train.resume as resume
-known = resume._share_synced
-def killed(part, processes):
-    if processes.rank == {rank} and "8" in part.name:
+known, saves = resume._random_state, []
+def killed(processes):
+    saves.append(processes.rank)
+    if saves == [{rank}] * 2:
         os.kill(os.getpid(), 9)
-    return known(part, processes)
-resume._share_synced = killed
+    return known(processes)
+resume._random_state = killed
 """
     values = recipe(evaluate__datasets={})
     done = driven(values, tmp_path, killed, processes=2)

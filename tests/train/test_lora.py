@@ -12,6 +12,7 @@ from tp_ext.checkpoint.adapters import merged, open_adapter
 from tp_ext.checkpoint.containers.torch_file import read_values
 from tp_ext.checkpoint.convert import convert
 from tp_ext.checkpoint.formats import open_model
+from tp_ext.checkpoint.inspect import inspect
 from tp_ext.checkpoint.shards import axis_of
 from tp_ext.checkpoint.source import EMBEDDING, HEAD
 from tp_ext.errors import RecipeError
@@ -364,6 +365,8 @@ def test_another_base_or_another_lora_is_refused(lora, tmp_path, bases):
     done = pretrain(values, tmp_path, f"model.pretrained_model_path={base}", "train.total_steps=5")
     assert done.returncode == 2 and "belongs to another run: pretrained " in done.stderr
     checkpoint = tmp_path / "out" / "checkpoints" / "step_00000003"
+    found = inspect(checkpoint, families, hashes=True)
+    assert found.problems == [] and "rank 4" in found.facts["adapter"] and found.facts["format"].startswith("training: ")
     done = command("scripts/convert_weights.py", "--input", checkpoint, "--output", tmp_path / "x", "--to", "native")
     assert done.returncode == 2 and "is an adapter; name the model it belongs to with --base" in done.stderr
 

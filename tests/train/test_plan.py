@@ -29,7 +29,7 @@ LONG = {"data__seq_length": 1024, "train__micro_batch_size": 2}
 RUNS = [
     pytest.param(LLAMA, {"parallel__zero": 1}, 0),
     pytest.param(LLAMA, {"parallel__zero": 2}, 2),
-    pytest.param(BLOOM, {"parallel__zero": 0, **LONG}, 0),
+    pytest.param(BLOOM, {"parallel__zero": 0, **LONG}, 0, marks=pytest.mark.slow),
     pytest.param(LLAMA, {"parallel__zero": 3}, 2, marks=pytest.mark.slow),
     pytest.param(LLAMA, {"parallel__zero": 1, **LONG}, 0, marks=pytest.mark.slow),
     pytest.param(LLAMA, {"parallel__zero": 1, "model__checkpoint_activations": True, **LONG}, 0, marks=pytest.mark.slow),
@@ -61,7 +61,7 @@ def test_memory_and_checkpoints_of_lora_are_as_planned(recipe, tmp_path, spm_pat
                 "train__total_steps": 3, "train__save_checkpoint_steps": 3, **LORA, **changes}  # fmt: skip
     begun = {"model__config": None, "model__pretrained_model_path": str(tmp_path / "base")}
     values = recipe(**begun, evaluate__datasets={}, **settings)
-    done = pretrain(values, tmp_path, processes=processes)
+    done = pretrain(values, tmp_path, processes=processes, cold=True)
     assert done.returncode == 0, done.stderr
     given = parse_recipe(values)
     planned = PROCESS + memory_of(given, config, max(processes, 1), on_gpu=False).device
@@ -76,7 +76,7 @@ def test_memory_and_checkpoints_are_as_planned(recipe, tmp_path, family, changes
     settings = {"data__seq_length": 384, "train__micro_batch_size": 1, "train__global_batch_size": 4,
                 "train__total_steps": 3, "train__save_checkpoint_steps": 3, **changes}  # fmt: skip
     values = recipe(model__config={**family, **WIDE}, evaluate__datasets={}, **settings)
-    done = pretrain(values, tmp_path, processes=processes)
+    done = pretrain(values, tmp_path, processes=processes, cold=True)
     assert done.returncode == 0, done.stderr
     config, given = tiny(family, **WIDE), parse_recipe(values)
     planned = PROCESS + memory_of(given, config, max(processes, 1), on_gpu=False).device

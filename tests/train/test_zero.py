@@ -35,7 +35,7 @@ def test_two_processes_give_the_losses_of_one(recipe, tmp_path, alone, zero):
 
 
 def test_a_users_mistake_is_told_once_by_all_processes(recipe, tmp_path):
-    done = pretrain(recipe(train__global_batch_size=6), tmp_path, processes=2)
+    done = pretrain(recipe(train__global_batch_size=6), tmp_path, processes=2, cold=True)
     assert done.returncode == 2
     assert done.stderr.count("error: recipe.train: global_batch_size 6 is not a multiple") == 1
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ import torch
 from tp_ext.checkpoint.adapter import PEFT_CONFIG, Adapter
 from tp_ext.checkpoint.formats.training import trained_of
 from tp_ext.checkpoint.lora_form import open_checkpoint, open_lora, params_of, write_lora
-from tp_ext.checkpoint.peft_form import open_peft, write_peft
+from tp_ext.checkpoint.peft_form import open_peft, read_config, write_peft
 from tp_ext.checkpoint.source import Named, Source, whole
 from tp_ext.errors import CheckpointError, raise_all
 from tp_ext.output import whole_folder, write_manifest
@@ -26,6 +26,21 @@ def is_adapter(path: Path) -> bool:
     """Whether there is an adapter at `path`: a folder of peft's, a .bin whose folder's JSON has `lora_params`, or a
     checkpoint of our training with LoRA."""
     return (path / PEFT_CONFIG).is_file() or trained_of(path) is not None or params_of(path) is not None
+
+
+def described(path: Path) -> dict[str, str]:
+    """What the adapter at `path` is, as far as it tells without its model. Raises CheckpointError."""
+    if (path / PEFT_CONFIG).is_file():
+        values, rank, alpha = read_config(path)
+        form, told = "peft", f"rank {rank}, of the model {values.get('base_model_name_or_path') or 'that is not named'}"
+    else:
+        found = open_checkpoint(path) if trained_of(path) is not None else open_lora(path)
+        form, rank, alpha, told = found.form, found.rank, found.alpha, found.told
+    return {
+        "format": f"{form}: what LoRA has trained, not a model",
+        "adapter": f"{told}; alpha {alpha:g}, so B A is added times {alpha / max(rank, 1):g}",
+        "to merge it": f"scripts/convert_weights.py --input {path} --base MODEL --output OUT --to native",
+    }
 
 
 def open_adapter(path: Path, base: Source) -> Adapter:

@@ -1,16 +1,14 @@
-"""Work on a stream that goes on in other threads while one thread writes, never more than a tensor or two ahead."""
+"""A stream that is made in another thread, never more than an item or two ahead of the one that is worked on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty, Queue
 from threading import Event, Thread
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @contextmanager
@@ -61,27 +59,3 @@ class _Stream(Generic[Item]):
                 self._queue.get(timeout=0.05)
             except Empty:
                 continue
-
-
-class Behind:
-    """One thread that does what it is given in order; the giver waits for the last before it gives the next."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._last: Future[Any] | None = None
-
-    def do(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        """Begin with `work` when what was given before is done; what it will give back."""
-        self.wait()
-        self._last = done = self._pool.submit(work, *arguments)
-        return done
-
-    def wait(self) -> None:
-        """Return when all is done that was given; what it raised is raised here."""
-        last, self._last = self._last, None
-        if last:
-            last.result()
-
-    def close(self) -> None:
-        """End the thread when all is done."""
-        self._pool.shutdown()

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tp_ext.checkpoint.adapters import described, is_adapter
 from tp_ext.checkpoint.certificate import FILE as CERTIFICATE
-from tp_ext.checkpoint.formats import FORMATS, format_of, open_model
+from tp_ext.checkpoint.formats import format_of, open_model
 from tp_ext.checkpoint.source import Source
 from tp_ext.errors import CheckpointError, UserError
 from tp_ext.output import MANIFEST, check_files
@@ -33,20 +34,27 @@ def inspect(
     path: Path, families: Registry[Family], config_path: Path | None = None, expected: str | None = None,
     hashes: bool = False,
 ) -> Finding:  # fmt: skip
-    """Look at the checkpoint at `path`. With `hashes` its files are read and compared with its manifest.
+    """Look at the checkpoint or the adapter at `path`. With `hashes` its files are read and compared with its manifest.
 
     Raises CheckpointError when it is none of the formats known here.
     """
-    chosen = format_of(path, expected)
-    facts = {"format": f"{chosen.name}: {FORMATS.get(chosen.name).title}"}
+    facts: dict[str, str] = {}
     problems: list[str] = []
-    try:
-        source = open_model(path, families, config_path, chosen.name)
-    except UserError as error:
-        problems += str(error).splitlines()
+    if expected is None and is_adapter(path):
+        try:
+            facts |= described(path)
+        except UserError as error:
+            problems += str(error).splitlines()
     else:
-        facts |= _of_the_model(source)
-        _look_at_tokenizer(source, facts, problems)
+        chosen = format_of(path, expected)
+        facts["format"] = f"{chosen.name}: {chosen.title}"
+        try:
+            source = open_model(path, families, config_path, chosen.name)
+        except UserError as error:
+            problems += str(error).splitlines()
+        else:
+            facts |= _of_the_model(source)
+            _look_at_tokenizer(source, facts, problems)
     _look_at_manifest(path if path.is_dir() else path.parent, hashes, facts, problems)
     return Finding(facts, problems)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tp_ext.checkpoint.ahead import Behind
 from tp_ext.checkpoint.containers import Container, Writer
 from tp_ext.checkpoint.containers.output_file import Said
+from tp_ext.checkpoint.containers.pieces import Pieces
 from tp_ext.checkpoint.shards import Part
 from tp_ext.checkpoint.tensors import Slot, Tensor
 
@@ -43,30 +44,29 @@ def write_layout(
     _allow_files(len(by_file))
     left = {file: len(inside) for file, inside in by_file.items()}
     writers: dict[str, Writer] = {}
-    behind = Behind() if finished else None
-    try:
-        for expected in layout:
-            name, tensor = next(tensors)
-            assert name == expected, (name, expected)
-            for place in layout[name]:
-                if place.name in copies[place.file]:
-                    continue
-                if place.file not in writers:
-                    path = folder / place.file
-                    path.parent.mkdir(exist_ok=True)
-                    writers[place.file] = container.create(path, by_file[place.file], copies[place.file], behind)
-                writers[place.file].add(place.part.of(tensor) if place.part else tensor)
-                left[place.file] -= 1
-                if not left[place.file]:
-                    said = writers.pop(place.file).close()
-                    if finished:
-                        finished(folder / place.file, said)
-            del tensor
-    finally:  # after an error
-        for writer in writers.values():
-            writer.close()
-        if behind:
-            behind.close()
+    with Pieces() as pieces:
+        try:
+            for expected in layout:
+                name, tensor = next(tensors)
+                assert name == expected, (name, expected)
+                for place in layout[name]:
+                    if place.name in copies[place.file]:
+                        continue
+                    if place.file not in writers:
+                        path = folder / place.file
+                        path.parent.mkdir(exist_ok=True)
+                        writers[place.file] = container.create(path, by_file[place.file], copies[place.file], pieces)
+                    writers[place.file].add(place.part.of(tensor) if place.part else tensor)
+                    left[place.file] -= 1
+                    if not left[place.file]:
+                        said = writers.pop(place.file).close()
+                        if finished:
+                            finished(folder / place.file, said)
+                del tensor
+        finally:
+            for writer in writers.values():  # after an error, which says more than theirs
+                with suppress(OSError):
+                    writer.close()
 
 
 def _allow_files(count: int) -> None:

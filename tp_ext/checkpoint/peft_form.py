@@ -31,16 +31,7 @@ _UNSUPPORTED: dict[str, Any] = {"use_dora": False, "fan_in_fan_out": False, "bia
 
 def open_peft(path: Path, base: Source) -> Adapter:
     """The adapter in peft's form in the folder `path`, of the model `base`. Raises CheckpointError."""
-    values = read_json(path / PEFT_CONFIG, CheckpointError)
-    problems = [f"{key} {values[key]!r} is not supported" for key, usual in _UNSUPPORTED.items()
-                if values.get(key, usual) not in (usual, None, {}, [])]  # fmt: skip
-    if values.get("peft_type") != "LORA":
-        problems.append(f"its peft_type is {values.get('peft_type')!r}; only LORA is known")
-    rank, alpha = int(values.get("r", 0)), float(values.get("lora_alpha", 0))
-    ranks, alphas = values.get("rank_pattern") or {}, values.get("alpha_pattern") or {}
-    if any(alphas.get(name, alpha) * rank != alpha * ranks.get(name, rank) for name in {**ranks, **alphas}):
-        problems.append("rank_pattern and alpha_pattern give its layers several scales, which is not supported")
-    raise_all(CheckpointError, [f"{path / PEFT_CONFIG}: {problem}" for problem in problems])
+    values, rank, alpha = read_config(path)
     weights = open_indexed(path, STEM, [".safetensors", ".bin"])
     if weights is None:
         raise CheckpointError(f"{path}: has no {STEM}.safetensors")
@@ -59,6 +50,21 @@ def open_peft(path: Path, base: Source) -> Adapter:
         parts.update(_parts(weights, one, other, row, base, rank))
     return Adapter(path, "peft", rank, alpha, float(values.get("lora_dropout", 0.0)), parts,
                    {row.ours[0]: _filled(weights, names[name], base) for name, row in whole.items()})  # fmt: skip
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], int, float]:
+    """What the folder `path` says of an adapter, its rank and its alpha. Raises CheckpointError on what is not supported."""
+    values = read_json(path / PEFT_CONFIG, CheckpointError)
+    problems = [f"{key} {values[key]!r} is not supported" for key, usual in _UNSUPPORTED.items()
+                if values.get(key, usual) not in (usual, None, {}, [])]  # fmt: skip
+    if values.get("peft_type") != "LORA":
+        problems.append(f"its peft_type is {values.get('peft_type')!r}; only LORA is known")
+    rank, alpha = int(values.get("r", 0)), float(values.get("lora_alpha", 0))
+    ranks, alphas = values.get("rank_pattern") or {}, values.get("alpha_pattern") or {}
+    if any(alphas.get(name, alpha) * rank != alpha * ranks.get(name, rank) for name in {**ranks, **alphas}):
+        problems.append("rank_pattern and alpha_pattern give its layers several scales, which is not supported")
+    raise_all(CheckpointError, [f"{path / PEFT_CONFIG}: {problem}" for problem in problems])
+    return values, rank, alpha
 
 
 def _their_name(ours: str, base: Source) -> str:

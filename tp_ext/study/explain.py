@@ -36,6 +36,8 @@ def explain(run: Path, step: int) -> Explained:
 
     The documents are found from the step's position alone, by the formula that the run itself goes by.
     """
+    if not (run / STEPS).is_file():
+        raise DatasetError(f"{run}: is not the folder of a run, which has a {STEPS}")
     record = next((row for row in records.read(run / STEPS) if row["step"] == step), None)
     if record is None:
         raise DatasetError(f"{run / STEPS}: no step {step}; its last is {_last(run)}")

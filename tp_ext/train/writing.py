@@ -10,8 +10,8 @@ from typing import IO, Any, cast
 import torch
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 
-from tp_ext.checkpoint.ahead import Behind
 from tp_ext.checkpoint.containers.output_file import OutputFile
+from tp_ext.checkpoint.containers.pieces import Pieces
 
 
 @contextmanager
@@ -62,33 +62,12 @@ class _Engine(TorchCheckpointEngine):  # type: ignore[misc]
 
 def write(values: Any, path: Path) -> dict[str, Any]:
     """Write a file of torch.save; what a manifest says of it. Raises OSError."""
-    behind = Behind()
-    file = _Written(path, behind)
-    try:
-        torch.save(values, cast(IO[bytes], file))
-        said = file.close()
-    except RuntimeError as error:
-        raise file.problem or error from None
-    finally:
-        file.close()
-        behind.close()
-    assert said
-    return said.result()
-
-
-class _Written(OutputFile):
-    """A file that torch.save writes to, which reuses the memory of a piece as soon as it is written."""
-
-    problem: OSError | None = None
-    """Why nothing more was written; torch tells only that it was so."""
-
-    def write(self, content: bytes | memoryview) -> int:
-        """Write and hash the next bytes."""
+    with Pieces() as pieces:
+        file = OutputFile(path, pieces)
         try:
-            written = super().write(content)
-        except OSError as error:
-            self.problem = error
-            raise
-        assert self._behind
-        self._behind.wait()
-        return written
+            torch.save(values, cast(IO[bytes], file))
+        except RuntimeError as error:
+            raise file.problem or error from None  # torch tells only that nothing more was written
+        finally:
+            said = file.close()
+        return said.result()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tp_ext.checkpoint.ahead import Behind
 from tp_ext.checkpoint.containers import safetensors_file, torch_file, torch_writer
 from tp_ext.checkpoint.containers.output_file import Said
+from tp_ext.checkpoint.containers.pieces import Pieces
 from tp_ext.checkpoint.tensors import Entry, Slot, Tensor
 from tp_ext.errors import CheckpointError
 
@@ -31,9 +31,9 @@ class Container:
     suffix: str
     open: Callable[[Path], dict[str, Entry]]
     """What is in a file. Raises CheckpointError when it is damaged, or holds anything but tensors."""
-    create: Callable[[Path, Mapping[str, Slot], Mapping[str, str], Behind | None], Writer]
-    """Begin a file with these slots; then come further names, by those of slots with the same content, and the thread
-    that hashes the file, where it is to be."""
+    create: Callable[[Path, Mapping[str, Slot], Mapping[str, str], Pieces], Writer]
+    """Begin a file with these slots; then come further names, by those of slots with the same content, and what hashes
+    and writes the file."""
 
 
 SAFETENSORS = Container(".safetensors", safetensors_file.open_file, safetensors_file.SafetensorsWriter)

@@ -1,14 +1,15 @@
-"""A file that is written from its beginning to its end, and hashed in another thread meanwhile."""
+"""A file that is written from its beginning to its end, and hashed on the way."""
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from tp_ext.checkpoint.ahead import Behind
 from tp_ext.checkpoint.containers.direct_file import DirectFile
+from tp_ext.checkpoint.containers.pieces import PIECE, Pieces
 
 Said = Future[dict[str, Any]]
 """What a manifest says of a file, as soon as it is known."""
@@ -17,30 +18,64 @@ Said = Future[dict[str, Any]]
 class OutputFile:
     """A file to write to; what was written cannot be written again, as zipfile would like to."""
 
-    def __init__(self, path: Path, behind: Behind | None) -> None:
-        """`behind` is the thread that hashes; there is no hash without."""
+    problem: OSError | None = None
+    """Why not all was written, of what has come to the disk so far."""
+
+    def __init__(self, path: Path, pieces: Pieces) -> None:
+        self._pieces = pieces
         self._file = DirectFile(path)
-        self._behind = behind
         self._digest = hashlib.sha256()
+        self._bytes = 0
+        self._piece: mmap.mmap | None = None
+        self._filled = 0
+        self._said: Said | None = None
 
     def write(self, content: bytes | memoryview) -> int:
-        """Write the next bytes, which must stay as they are until the next ones are written; how many."""
-        if self._behind:
-            self._behind.do(self._digest.update, content)
-        self._file.write(content)
+        """Write the next bytes; how many. Raises the OSError of what was written before."""
+        begin, content = 0, memoryview(content)
+        while begin < len(content):
+            if self.problem:
+                raise self.problem
+            if self._piece is None:
+                self._piece = self._pieces.take()
+            end = min(len(content), begin + PIECE - self._filled)
+            filled = self._filled + end - begin
+            self._piece[self._filled : filled] = content[begin:end]
+            begin, self._filled = end, filled
+            if filled == PIECE:
+                self._send()
+        self._bytes += len(content)
         return len(content)
+
+    def _send(self) -> None:
+        if self._piece is not None:
+            self._pieces.send(self._piece, self._filled, self._digest.update, self._write)
+        self._piece, self._filled = None, 0
+
+    def _write(self, content: memoryview) -> None:
+        """In the thread that writes, which has nobody to raise an error to."""
+        try:
+            if not self.problem:
+                self._file.write(content)
+        except OSError as error:
+            self.problem = error
 
     def tell(self) -> int:
         """How many bytes were written."""
-        return self._file.bytes
+        return self._bytes
 
     def flush(self) -> None:
         """Nothing: what is still here is written when the file is closed."""
 
-    def close(self) -> Said | None:
-        """Its size and SHA-256, with `behind`."""
-        self._file.close()
-        return self._behind.do(self._said) if self._behind else None
+    def close(self) -> Said:
+        """Its size and SHA-256, when all is written. Raises the OSError of what was written, the first time."""
+        if not self._said:
+            self._send()
+            self._said = self._pieces.when_hashed(self._what_is_said)
+            self._pieces.when_written(self._file.close).result()
+            if self.problem:
+                raise self.problem
+        return self._said
 
-    def _said(self) -> dict[str, Any]:
-        return {"bytes": self._file.bytes, "sha256": self._digest.hexdigest()}
+    def _what_is_said(self) -> dict[str, Any]:
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}

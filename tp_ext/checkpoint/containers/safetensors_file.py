@@ -13,8 +13,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from tp_ext.checkpoint.ahead import Behind
 from tp_ext.checkpoint.containers.output_file import OutputFile, Said
+from tp_ext.checkpoint.containers.pieces import Pieces
 from tp_ext.checkpoint.tensors import TYPES, Entry, Slot, Tensor, bytes_of
 from tp_ext.errors import CheckpointError
 
@@ -45,12 +45,10 @@ def open_file(file: Path) -> dict[str, Entry]:
 class SafetensorsWriter:
     """A safetensors file being written."""
 
-    def __init__(
-        self, path: Path, slots: Mapping[str, Slot], copies: Mapping[str, str], behind: Behind | None = None
-    ) -> None:
+    def __init__(self, path: Path, slots: Mapping[str, Slot], copies: Mapping[str, str], pieces: Pieces) -> None:
         assert not copies, "safetensors has no two names for one tensor"
         self._slots: Iterator[Slot] = iter(slots.values())
-        self._file = OutputFile(path, behind)
+        self._file = OutputFile(path, pieces)
         self._file.write(_header(slots))
 
     def add(self, tensor: Tensor) -> None:
@@ -59,7 +57,7 @@ class SafetensorsWriter:
         assert tuple(tensor.shape) == slot.shape, (tensor.shape, slot)
         self._file.write(bytes_of(tensor, slot.type))
 
-    def close(self) -> Said | None:
+    def close(self) -> Said:
         """Write what belongs to the end."""
         return self._file.close()
 

@@ -15,8 +15,8 @@ from typing import IO, Any, cast
 
 import torch
 
-from tp_ext.checkpoint.ahead import Behind
 from tp_ext.checkpoint.containers.output_file import OutputFile, Said
+from tp_ext.checkpoint.containers.pieces import Pieces
 from tp_ext.checkpoint.containers.torch_file import STORAGES
 from tp_ext.checkpoint.tensors import Slot, Tensor, bytes_of
 
@@ -26,11 +26,9 @@ _ALIGNMENT = 64
 class TorchWriter:
     """A file of torch.save being written, one record after the other."""
 
-    def __init__(
-        self, path: Path, slots: Mapping[str, Slot], copies: Mapping[str, str], behind: Behind | None = None
-    ) -> None:
+    def __init__(self, path: Path, slots: Mapping[str, Slot], copies: Mapping[str, str], pieces: Pieces) -> None:
         self._slots: Iterator[tuple[int, Slot]] = iter(enumerate(slots.values()))
-        self._file = OutputFile(path, behind)
+        self._file = OutputFile(path, pieces)
         self._archive = zipfile.ZipFile(cast(IO[bytes], self._file), "w", zipfile.ZIP_STORED)
         self._write("data.pkl", pickle_of(slots, copies))
         self._write("byteorder", b"little")
@@ -58,7 +56,7 @@ class TorchWriter:
         assert tuple(tensor.shape) == slot.shape, (tensor.shape, slot)
         self._write(f"data/{number}", bytes_of(tensor, slot.type))
 
-    def close(self) -> Said | None:
+    def close(self) -> Said:
         """Write what belongs to the end."""
         self._write("version", b"3\n")
         self._archive.close()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from tp_ext.checkpoint.shards import Part, parts_of
 from tp_ext.errors import RecipeError
@@ -80,23 +80,29 @@ class Mesh:
 
     def from_stage(self, tensor: Tensor, stage: int) -> Tensor:
         """The tensor that the process of that stage has, in all stages; of one shape and type in all of them."""
+        from deepspeed import comm  # whose exchanges are counted as such
+
         if self.pipeline > 1:
-            distributed.broadcast(tensor, src=self.grid.stage_to_global(stage), group=self.grid.pp_proc_group)
+            comm.broadcast(tensor, src=self.grid.stage_to_global(stage), group=self.grid.pp_proc_group)
         return tensor
 
     def from_first_share(self, tensor: Tensor) -> Tensor:
         """The tensor of the process that has the same weights and the first share of the data, in all that have them."""
+        from deepspeed import comm
+
         if self.data > 1:
             source = self.stage * self.data * self.tensor + self.tensor_rank
             group = None if self.is_plain else self.grid.get_data_parallel_group()
-            distributed.broadcast(tensor, src=source, group=group)
+            comm.broadcast(tensor, src=source, group=group)
         return tensor
 
     def whole(self, part: Tensor, axis: int | None) -> Tensor:
         """A weight from the parts of all processes of the tensor group."""
+        from deepspeed import comm
+
         if self.tensor == 1 or axis is None:
             return part
         part = part.contiguous()
         parts = [torch.empty_like(part) for _ in range(self.tensor)]
-        distributed.all_gather(parts, part, group=self.tensor_group)
+        comm.all_gather(parts, part, group=self.tensor_group)
         return torch.cat(parts, axis)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from tp_ext.train.parallel.mesh import Mesh
 
@@ -16,13 +16,15 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, mesh: Mesh)
 
     What several processes have alike counts once. Where it is no finite number the gradients are removed.
     """
+    from deepspeed import comm  # whose exchanges are counted as such
+
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
     if mesh.is_plain:
         norm = float(nn.utils.clip_grad_norm_(parameters, limit))
     else:
         own = [parameter.grad for parameter in parameters if _is_counted(parameter, mesh) and parameter.grad is not None]
         square = torch.nn.utils.get_total_norm(own).double() ** 2
-        distributed.all_reduce(square, group=mesh.grid.get_model_parallel_group())
+        comm.all_reduce(square, group=mesh.grid.get_model_parallel_group())
         norm = math.sqrt(float(square))
         nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
     if not math.isfinite(norm):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -37,8 +37,10 @@ class _SharedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor | None, Tensor]:
+        from deepspeed import comm  # whose exchanges are counted as such
+
         hidden, weight = ctx.saved_tensors
         (gradient,) = gradients
         of_weight = (gradient.flatten(0, -2).T @ hidden.flatten(0, -2)).contiguous()
-        distributed.all_reduce(of_weight, group=ctx.group)
+        comm.all_reduce(of_weight, group=ctx.group)
         return None, gradient @ weight if ctx.needs_input_grad[1] else None, of_weight
