@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 
 import torch
@@ -111,6 +112,7 @@ class Run:
         self._guard = Guard(recipe.guard, self._state.watched)
         self._report = Report(self._output, processes.is_first, self._total_steps)
         self._stop, self._saved = False, self._state.step
+        self._removal: Thread | None = None
         self._launcher, self._exchanges = Launcher(), process_group.watched(processes)
 
     def train(self) -> bool:
@@ -192,7 +194,11 @@ class Run:
     def _save(self, state: resume.State, watch: StopWatch, keep: int) -> None:
         """Write a checkpoint."""
         self._saved = state.step
-        resume.save(self._output, state, self._engine, self._processes, keep)
+        if self._removal:
+            self._removal.join()  # it takes room until then
+        resume.save(self._output, state, self._engine, self._processes)
+        if self._processes.is_first:
+            self._removal = resume.remove_older(self._output, keep)
         watch.lap("save")
 
     def _tell_verdict(self, before: resume.State, after: resume.State, outcome: Outcome) -> None:
@@ -281,6 +287,8 @@ class Run:
 
     def _finish(self) -> None:
         """End wandb and name everything that was written."""
+        if self._removal:
+            self._removal.join()
         self._report.close()
         written = [self._output / name for name in ("recipe.json", RUN, METRICS, STEPS)] + resume.checkpoints(self._output)
         written += [self._output / name for name in RESULTS if (self._output / name).is_dir()]

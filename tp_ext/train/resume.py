@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
 
+from tp_ext.checkpoint.containers.pieces import Pieces
 from tp_ext.checkpoint.partitions import Layout, open_optimized
 from tp_ext.errors import CheckpointError, RecipeError
 from tp_ext.output import MANIFEST, check_files, sync, write_json, write_manifest
@@ -93,8 +95,8 @@ def _folders(output: Path) -> list[Path]:
     return sorted(path for path in (output / "checkpoints").glob("step_*") if re.fullmatch(r"step_\d{8}", path.name))
 
 
-def save(output: Path, state: State, engine: Engine, processes: Processes, keep: int) -> Path:
-    """Write a checkpoint; it appears when it is whole. Older ones beyond `keep` are then removed.
+def save(output: Path, state: State, engine: Engine, processes: Processes) -> Path:
+    """Write a checkpoint; it appears when it is whole.
 
     Raises CheckpointError in all processes when one cannot write, for instance on a full disk; what is there already
     stays as it is.
@@ -111,7 +113,8 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
         with _told(output, processes):
             known = engine.save(str(part), TAG)
             random = part / f"random_{processes.rank}.pt"
-            known[random] = write(_random_state(processes), random)
+            with Pieces() as pieces:
+                known[random] = write(_random_state(processes), random, pieces)
             for file in known:
                 sync(file)
         known = {file: entry for share in processes.gathered(known) for file, entry in share.items()}
@@ -130,10 +133,27 @@ def save(output: Path, state: State, engine: Engine, processes: Processes, keep:
             shutil.rmtree(final)
         part.replace(final)
         sync(final.parent)
-        for old in checkpoints(output)[: -keep or None] if keep else []:
-            shutil.rmtree(old)
     processes.wait()
     return final
+
+
+def remove_older(output: Path, keep: int) -> Thread:
+    """Remove all checkpoints but the newest `keep`, or none with 0, in a thread that has begun.
+
+    They are gone for who looks for checkpoints when this returns; what a killed run leaves of them is removed by the next.
+    """
+    parts = []
+    for old in checkpoints(output)[: -keep or None] if keep else []:
+        parts.append(old.with_name(f".{old.name}.part"))
+        old.replace(parts[-1])
+    thread = Thread(target=_remove, args=(parts,))
+    thread.start()
+    return thread
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_parts(output: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ Said = Future[dict[str, Any]]
 
 
 class OutputFile:
-    """A file to write to; what was written cannot be written again, as zipfile would like to."""
+    """A file to write to, in one thread; what was written cannot be written again, as zipfile would like to."""
 
     problem: OSError | None = None
     """Why not all was written, of what has come to the disk so far."""
@@ -24,7 +24,7 @@ class OutputFile:
     def __init__(self, path: Path, pieces: Pieces) -> None:
         self._pieces = pieces
         self._file = DirectFile(path)
-        self._digest = hashlib.sha256()
+        self._digest, self._hashing = hashlib.sha256(), ThreadPoolExecutor(1)
         self._bytes = 0
         self._piece: mmap.mmap | None = None
         self._filled = 0
@@ -49,7 +49,7 @@ class OutputFile:
 
     def _send(self) -> None:
         if self._piece is not None:
-            self._pieces.send(self._piece, self._filled, self._digest.update, self._write)
+            self._pieces.send(self._piece, self._filled, self._hashing, self._digest.update, self._write)
         self._piece, self._filled = None, 0
 
     def _write(self, content: memoryview) -> None:
@@ -71,7 +71,8 @@ class OutputFile:
         """Its size and SHA-256, when all is written. Raises the OSError of what was written, the first time."""
         if not self._said:
             self._send()
-            self._said = self._pieces.when_hashed(self._what_is_said)
+            self._said = self._hashing.submit(self._what_is_said)
+            self._hashing.shutdown(wait=False)
             self._pieces.when_written(self._file.close).result()
             if self.problem:
                 raise self.problem

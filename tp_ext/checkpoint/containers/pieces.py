@@ -1,67 +1,69 @@
-"""Memory that one thread fills, and that others hash and write while the next is filled."""
+"""Memory that is filled in one thread, and hashed and written in others while the next is filled."""
 
 from __future__ import annotations
 
 import mmap
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Condition
 from types import TracebackType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-Work = Callable[[memoryview], None]
 
 PIECE = 2 << 20
 """Bytes of one."""
 AHEAD = 32
-"""So many are hashed or written or wait for it, at most."""
+"""So many are hashed or written or wait for it, at most, and the memory stays until the end: that of a process which has
+none yet costs as much as it takes to hash it."""
 
 
 class Pieces:
-    """Pieces of memory, which are sent when they are filled, and used again when they have been hashed and written.
+    """Pieces of memory for files, which are written in one thread in the order in which they were sent.
 
-    One thread hashes and one writes, each in the order in which pieces were sent, whatever files they belong to.
+    A piece is used again when all that it was sent to is done with it.
     """
 
     def __init__(self) -> None:
-        self._hashing, self._writing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        self._sent: deque[tuple[mmap.mmap, Future[None], Future[None]]] = deque()
+        self._writing = ThreadPoolExecutor(1)
         self._free: list[mmap.mmap] = []
+        self._sent = 0
+        self._changed = Condition()
 
     def __enter__(self) -> Pieces:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        self._writing.shutdown()
 
     def take(self) -> mmap.mmap:
-        """A piece to fill; its address is a multiple of a page's size."""
-        while self._sent and (len(self._sent) > AHEAD or self._is_done()):
-            piece, hashed, written = self._sent.popleft()
-            hashed.result()
-            written.result()
-            self._free.append(piece)
-        return self._free.pop() if self._free else mmap.mmap(-1, PIECE)
+        """A piece to fill, as soon as not too many are on the way; its address is a multiple of a page's size."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._sent < AHEAD)
+            return self._free.pop() if self._free else mmap.mmap(-1, PIECE)
 
-    def _is_done(self) -> bool:
-        _, hashed, written = self._sent[0]
-        return hashed.done() and written.done()
+    def send(
+        self, piece: mmap.mmap, length: int, hashing: ThreadPoolExecutor, hash_: Callable[[memoryview], None],
+        write: Callable[[memoryview], None],
+    ) -> None:  # fmt: skip
+        """Have the first `length` bytes of a piece hashed in that thread, and written; the two raise nothing."""
+        left = 2
 
-    def send(self, piece: mmap.mmap, length: int, hash_: Work, write: Work) -> None:
-        """Have the first `length` bytes of a piece hashed and written."""
+        def done(work: Future[None]) -> None:
+            nonlocal left
+            with self._changed:
+                left -= 1
+                if not left:
+                    self._sent -= 1
+                    self._free.append(piece)
+                    self._changed.notify_all()
+
+        with self._changed:
+            self._sent += 1
         content = memoryview(piece)[:length]
-        self._sent.append((piece, self.when_hashed(hash_, content), self.when_written(write, content)))
-
-    def when_hashed(self, work: Callable[..., Result], *given: Any) -> Future[Result]:
-        """Do something when all that was sent has been hashed; what it will give back."""
-        return self._hashing.submit(work, *given)
+        hashing.submit(hash_, content).add_done_callback(done)
+        self._writing.submit(write, content).add_done_callback(done)
 
     def when_written(self, work: Callable[..., Result], *given: Any) -> Future[Result]:
         """Do something when all that was sent has been written; what it will give back."""
         return self._writing.submit(work, *given)
-
-    def close(self) -> None:
-        """Return when all is done that was sent."""
-        self._hashing.shutdown()
-        self._writing.shutdown()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, multiprocessing
 
 from tp_ext.config import ModelConfig
-from tp_ext.errors import RecipeError, UserError, raise_all
+from tp_ext.errors import RecipeError, UserError, end_at_once, raise_all
 from tp_ext.train import feed
 from tp_ext.train.guard import Guard, Watched
 from tp_ext.train.inputs import config_of_recipe, cut_problems, open_inputs
@@ -145,8 +145,13 @@ def _figures(recipe: Recipe, config: ModelConfig, steps: int, processes_num: int
     return Figures(**found)
 
 
-def _process(rank: int, recipe: Recipe, config: ModelConfig, steps: int, count: int, port: int, folder: str) -> None:
-    """One process of a run that learns from random ids."""
+def _process(rank: int, *given: Any) -> None:
+    """One process of a run."""
+    end_at_once(lambda: _learn(rank, *given))
+
+
+def _learn(rank: int, recipe: Recipe, config: ModelConfig, steps: int, count: int, port: int, folder: str) -> None:
+    """Learn from random ids; the first process writes down what came out."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
     torch.set_num_threads(1)
