@@ -1,10 +1,13 @@
 """Which checkpoint a run goes on from, of those that lie in its folder."""
 
+import shutil
+import threading
+
 import pytest
 
 from tp_ext.errors import CheckpointError
 from tp_ext.output import MANIFEST
-from tp_ext.train.resume import find, folder_of
+from tp_ext.train.resume import checkpoints, find, folder_of, remove_older
 
 
 def _checkpoint(output, step, is_whole=True):
@@ -31,3 +34,19 @@ def test_a_newest_one_without_its_manifest_is_not_passed_over(tmp_path, whole, f
     damaged = _checkpoint(tmp_path, 25, is_whole=False)
     with pytest.raises(CheckpointError, match=f"{damaged.name}: damaged: has no manifest.json; .* go on from {from_there}"):
         find(tmp_path, "auto")
+
+
+def test_older_ones_are_no_checkpoints_while_they_are_being_removed(tmp_path, monkeypatch):
+    for step in (5, 10, 20):
+        _checkpoint(tmp_path, step)
+    remove_older(tmp_path, 0).join()
+    assert len(checkpoints(tmp_path)) == 3
+    goes_on, known = threading.Event(), shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda *given, **how: goes_on.wait() and known(*given, **how))
+    removal = remove_older(tmp_path, 1)
+    assert checkpoints(tmp_path) == [folder_of(tmp_path, 20)]
+    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert left == {".step_00000005.part", ".step_00000010.part", "step_00000020"}
+    goes_on.set()
+    removal.join()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000020"]

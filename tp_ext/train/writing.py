@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Semaphore
 from typing import IO, Any, TypeVar, cast
 
 import torch
@@ -49,12 +50,15 @@ class _Engine(TorchCheckpointEngine):  # type: ignore[misc]
     def __init__(self, pieces: Pieces, threads: ThreadPoolExecutor) -> None:
         super().__init__()
         self._pieces, self._threads = pieces, threads
+        self._free = Semaphore(_AT_ONCE)
         self.saved: dict[Path, Future[dict[str, Any] | None]] = {}
         self.problem: OSError | None = None
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Write a file while DeepSpeed goes on, which changes nothing that it has saved."""
-        self.saved[Path(path)] = self._threads.submit(self.kept(write), state_dict, Path(path), self._pieces)
+        """Write a file while DeepSpeed goes on to the next, which changes nothing that it has saved."""
+        self._free.acquire()  # of a stage of a pipeline DeepSpeed copies one layer after the other for us
+        self.saved[Path(path)] = said = self._threads.submit(self.kept(write), state_dict, Path(path), self._pieces)
+        said.add_done_callback(lambda _: self._free.release())
 
     def kept(self, write: Callable[..., Result]) -> Callable[..., Result | None]:
         """A function that writes as `write` does, or nothing behind the first problem, which it keeps."""

@@ -26,8 +26,10 @@ from tp_ext.train.recipe import Recipe
 TOLERANCE = 1e-5
 """How far losses and norms may be apart, as a share of their size: float32, of which sums are added up in another order."""
 OF_WEIGHTS = 0.1
-"""How far a weight may be apart, in learning rates. AdamW makes steps of their size of the smallest gradients too, so
-rounding is seen as up to some hundredths of one; what was learned wrongly, as whole ones."""
+"""How far a weight may be apart, in learning rates: what was learned wrongly is so by whole ones."""
+EPS = 1e-5
+"""AdamW's eps, at least. It makes steps of the learning rate's size of gradients that are nothing but rounding, where they
+are larger than eps; with a usual 1e-8 few steps take two runs that are the same far apart."""
 LAYERS, HEADS, HEAD_SIZE, SEQ_LENGTH, VOCABULARY = 3, 8, 8, 64, 1024
 """What a model is shrunk to: least layers, about so many query heads of so much width, positions, and rows."""
 
@@ -96,7 +98,7 @@ def compare(recipe: Recipe, shrink: bool, steps: int) -> Compared:
     """Make `steps` at (1, 1) and at the recipe's shape, on processes of this machine that talk through gloo.
 
     Weights and ids are random, so neither the model's weights nor the data need be there. All is float32, without
-    dropout. Raises a UserError when the model cannot be cut so.
+    dropout, and AdamW's eps at least EPS. Raises a UserError when the model cannot be cut so.
     """
     config = _config(recipe)
     tensor, pipeline = recipe.parallel.tensor, recipe.parallel.pipeline
@@ -107,7 +109,8 @@ def compare(recipe: Recipe, shrink: bool, steps: int) -> Compared:
     length = min(recipe.data.seq_length, SEQ_LENGTH) if shrink else recipe.data.seq_length
     micro = min(recipe.train.micro_batch_size, 2) if shrink else recipe.train.micro_batch_size
     train = dataclasses.replace(
-        recipe.train, dtype="fp32", micro_batch_size=micro, global_batch_size=micro * 2 * pipeline, resume="never"
+        recipe.train, dtype="fp32", micro_batch_size=micro, global_batch_size=micro * 2 * pipeline, resume="never",
+        eps=max(recipe.train.eps, EPS),
     )
     model = dataclasses.replace(recipe.model, size=None, config_path=None, config=config.to_json())
     spread = dataclasses.replace(
