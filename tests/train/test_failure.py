@@ -224,7 +224,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_run_goes_on_when_there
     assert "0.0 GiB are free there); the last whole one is step_00000004" in done.stderr
     assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
     assert [path.name for path in (small_disk / "out" / "checkpoints").iterdir()] == ["step_00000004"]
-    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
     done = pretrain(values, tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     assert "resuming at step 4," in done.stdout
