@@ -38,7 +38,7 @@ def size_and_hash(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
+def _named(path: Path) -> Iterator[None]:
     """Have an OSError that names no file, as one of writing, name `path`."""
     try:
         yield
@@ -55,7 +55,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     os.close(handle)
     part = Path(name)
     try:
-        with named(path):
+        with _named(path):
             yield part
         sync(part)
         part.chmod(0o666 & ~_umask())
@@ -83,7 +83,7 @@ def whole_folder(path: Path, what: str, kind: type[UserError], replace: bool = T
         raise kind(f"{path}: cannot be written ({error.strerror})") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with named(path):
+        with _named(path):
             yield part
         for file in part.rglob("*"):
             if file.is_file():
@@ -105,7 +105,7 @@ def kept_folder(path: Path, what: str, kind: type[UserError]) -> Iterator[tuple[
     with _held(path, kind) as work:
         part = work / "output"
         part.mkdir(exist_ok=True)
-        with named(path):
+        with _named(path):
             yield part, work
         _take_place(part, path, kind, replace=True)
         shutil.rmtree(work, ignore_errors=True)
@@ -121,7 +121,7 @@ def kept_file(path: Path, kind: type[UserError]) -> Iterator[tuple[Path, Path]]:
         for left in work.glob(f"*{part.name}*"):  # of a run that was killed while it wrote
             left.unlink()
         try:
-            with named(path):
+            with _named(path):
                 yield part, work
             sync(part)
             part.replace(path)

@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 PIECE = 2 << 20
 """Bytes of one."""
 AHEAD = 32
-"""So many are hashed or written or wait for it, at most, and the memory stays until the end: that of a process which has
-none yet costs as much as it takes to hash it."""
+"""So many are hashed or written or wait for it, at most. Memory that a process has not had yet costs a good part of what it
+takes to hash it, so it is used again, and no more is taken than is needed to keep the disk and the threads at work."""
 
 
 class Pieces:

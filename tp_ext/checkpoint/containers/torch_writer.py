@@ -58,9 +58,12 @@ class TorchWriter:
 
     def close(self) -> Said:
         """Write what belongs to the end."""
-        self._write("version", b"3\n")
-        self._archive.close()
-        return self._file.close()
+        try:
+            self._write("version", b"3\n")
+            self._archive.close()
+        finally:
+            said = self._file.close()
+        return said
 
 
 class _Rebuilt:
